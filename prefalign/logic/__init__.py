@@ -1,0 +1,5 @@
+"""The logic of preference losses, on SymPy and integers: formulas, structures, derivation, order, counting."""
+
+# First, so that `import logic` through the signpost at the top of the repository fails at once ("attempted relative
+# import beyond top-level package") instead of making second copies of the classes.
+from .._errors import PrefalignError as _PrefalignError  # noqa: F401  (a guard, not a public name)
