@@ -1,0 +1,86 @@
+"""The one table of losses: their names in expressions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from .._errors import LossError
+
+if TYPE_CHECKING:
+    from ._loss import Loss
+
+Made = TypeVar("Made", bound=Callable[..., "Loss"])
+
+# Name -> what makes the loss. Classes enter through `register_loss`; a dotted string is imported when it is first used,
+# so that parts above this one can offer losses without being imported by it.
+_TABLE: dict[str, Callable[..., Loss] | str] = {
+    "logic": "prefalign.compiler:logic",
+}
+# Class -> its name; functions that make losses have none of their own.
+_NAMES: dict[object, str] = {}
+
+
+def register_loss(name: str, *aliases: str) -> Callable[[Made], Made]:
+    """Give a loss class, or a function that returns a loss, its name in expressions.
+
+    Args:
+        name: The name in expressions, a lower-case identifier; `loss.expression` uses it.
+        aliases: Further names that `parse_loss` reads.
+
+    Raises:
+        LossError: A name is taken, or is no lower-case identifier.
+
+    Example:
+        >>> @register_loss("my_loss")
+        ... @dataclass(frozen=True)
+        ... class MyLoss(Loss):
+        ...     beta: float
+        ...
+        ...     @property
+        ...     def formula(self):
+        ...         return f"-{self.beta:g}*log pi(w)"
+        ...
+        ...     def __call__(self, pair_logps):
+        ...         return -self.beta * pair_logps.chosen
+        >>> parse_loss("my_loss(beta=2)")
+        MyLoss(beta=2)
+    """
+
+    def enter(made: Made) -> Made:
+        for each in (name, *aliases):
+            if not each.isidentifier() or each != each.lower():
+                raise LossError(f"the name of a loss must be a lower-case identifier (got {each!r}).")
+            # A module that is reloaded registers its classes again, under the same qualified name.
+            if each in _TABLE and _origin(_TABLE[each]) != _origin(made):
+                raise LossError(f"the loss name `{each}` is taken by {_TABLE[each]!r}; choose another.")
+        for each in (name, *aliases):
+            _TABLE[each] = made
+        _NAMES[made] = name
+        return made
+
+    return enter
+
+
+def loss_names() -> tuple[str, ...]:
+    """Every name that an expression may use, sorted."""
+    return tuple(sorted(_TABLE))
+
+
+def find_loss(name: str) -> Callable[..., Loss]:
+    """What makes the loss of that name; KeyError if there is none."""
+    entry = _TABLE[name]
+    if isinstance(entry, str):
+        module, _, attribute = entry.partition(":")
+        return cast("Callable[..., Loss]", getattr(importlib.import_module(module), attribute))
+    return entry
+
+
+def name_of(made: object) -> str | None:
+    """The name under which a class is registered, or None."""
+    return _NAMES.get(made)
+
+
+def _origin(entry: Any) -> object:
+    return entry if isinstance(entry, str) else (entry.__module__, entry.__qualname__)
