@@ -1,1 +1,15 @@
-"""Part of prefalign."""
+"""References: what the policy is compared with."""
+
+from ._base import Batch as Batch
+from ._base import Host as Host
+from ._base import Policy as Policy
+from ._base import Reference as Reference
+from ._base import State as State
+from ._fixed import Checkpoint as Checkpoint
+from ._fixed import Initial as Initial
+from ._fixed import NoReference as NoReference
+from ._fixed import check_tokenizer as check_tokenizer
+from ._fixed import fingerprint as fingerprint
+from ._state import load_state as load_state
+from ._state import save_state as save_state
+from ._state import write_json as write_json

@@ -1,0 +1,139 @@
+"""The interface of a reference: what the policy is compared with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+# What a reference may keep in a checkpoint: tensors go to safetensors, the rest to JSON.
+State = dict[str, Any]
+# A collated batch, as TRL's collator makes it: `input_ids`, `attention_mask`, `completion_mask`, chosen rows first.
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is known of the policy before its weights load.
+
+    Attributes:
+        path: Directory or hub id it is loaded from; None if it was passed as a model that has no name.
+        config: Its transformers config.
+        processing_class: Its tokenizer.
+    """
+
+    path: str | None
+    config: Any
+    processing_class: Any
+
+
+class Host(Protocol):
+    """What a reference may use of the trainer that holds it: TRL's public names, nothing else.
+
+    Attributes:
+        model: The policy, before it is wrapped for distribution; a `PeftModel` when adapters are trained.
+        ref_model: The second set of weights, frozen and prepared like the policy; None if none is held.
+        accelerator: Accelerate's `Accelerator`; `unwrap_model` and `is_main_process` are of use.
+        args: The training arguments.
+        state: The trainer's state; `global_step` counts optimizer steps.
+        processing_class: The tokenizer.
+    """
+
+    model: torch.nn.Module
+    ref_model: torch.nn.Module | None
+    accelerator: Any
+    args: Any
+    state: Any
+    processing_class: Any
+
+    def compute_ref_log_probs(self, model: torch.nn.Module, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of a batch under `model`: (chosen, rejected), each (pairs,), sums over tokens in nats.
+
+        No gradients are kept. With adapters and no `ref_model`, the adapter is off while `model` runs, or the adapter named "ref" is on.
+        """
+        ...
+
+
+class Reference(ABC):
+    """What the policy is compared with: its start, nothing, a checkpoint, a soup, its own past, a moving average.
+
+    The trainer never asks which kind it has. It reads the three flags, loads what `source` names, and calls the hooks
+    in this order: `check` (before any weights load), `source`, `setup` (weights are there), `load_state_dict` (only
+    when a run is resumed), then per optimizer step `on_step_begin`, `logps` (once per micro-batch), `on_step_end`;
+    `state_dict` with each checkpoint. Every hook runs on every process, in step.
+
+    Attributes:
+        needs_model: Log-probabilities of a second set of weights are needed. False: `logps` may return None, no second
+            model is loaded, and only losses without a reference can be trained.
+        fixed: The log-probabilities of a pair never change, so they may be computed before training.
+        is_start: The reference is the policy as training starts, so that log-ratios are changes since the start.
+    """
+
+    needs_model: ClassVar[bool] = True
+    fixed: ClassVar[bool] = True
+    is_start: ClassVar[bool] = False
+
+    _host: Host | None = None
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """One line that says what the reference is, for the log, the model card and the run's record."""
+
+    @property
+    @abstractmethod
+    def expression(self) -> str:
+        """Text that `parse_reference` reads back to an equal reference."""
+
+    def check(self, policy: Policy) -> None:  # noqa: B027 - a hook: most references have nothing to check
+        """Refuse what cannot work, before any weights load.
+
+        Raises:
+            CheckpointError: The reference does not fit the policy.
+        """
+
+    def source(self, policy: Policy) -> str | None:
+        """Directory or hub id that the second model is loaded from; None: the policy as it starts.
+
+        With None and adapters, no second model is loaded: the adapter is turned off (a fresh adapter), or a frozen copy
+        of it named "ref" is used (an adapter that is trained further).
+        """
+        return None
+
+    def setup(self, host: Host) -> None:
+        """Take the trainer; policy and second model are loaded and prepared, training has not begun."""
+        self._host = host
+
+    @property
+    def host(self) -> Host:
+        """The trainer that holds this reference."""
+        assert self._host is not None, "setup(trainer) comes first"
+        return self._host
+
+    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Reference log-probabilities of a batch: (chosen, rejected), each (pairs,), summed over tokens, in nats."""
+        host = self.host
+        return host.compute_ref_log_probs(host.model if host.ref_model is None else host.ref_model, inputs)
+
+    def on_step_begin(self, step: int) -> None:  # noqa: B027 - a hook: fixed references have nothing to do
+        """Called before an optimizer step; `step` is the number of steps done, from 0."""
+
+    def on_step_end(self, step: int) -> None:  # noqa: B027 - a hook: fixed references have nothing to do
+        """Called after an optimizer step; `step` is the number of steps done, from 1."""
+
+    def state_dict(self) -> State:
+        """What a resumed run needs besides `expression`: full (unsharded) tensors and JSON values, by name."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:  # noqa: B027 - a hook: most references keep no state
+        """Take back what `state_dict` gave; `setup` was called before.
+
+        Raises:
+            CheckpointError: The state does not belong to this reference.
+        """
+
+    def __str__(self) -> str:
+        return self.identity

@@ -1,0 +1,187 @@
+"""References that stay as they are: the policy's start, nothing, a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from .._errors import CheckpointError
+from ._base import Batch, Policy, Reference, State
+
+
+@dataclass
+class _Fixed(Reference):
+    """A reference that never changes: its state is a fingerprint, held against the weights when a run is resumed."""
+
+    def state_dict(self) -> State:
+        return {"identity": self.identity, "fingerprint": self._fingerprint()}
+
+    def load_state_dict(self, state: State) -> None:
+        saved, now = state.get("fingerprint"), self._fingerprint()
+        if saved is not None and now is not None and saved != now:
+            raise CheckpointError(
+                f"The reference must be the one that the run began with, {state.get('identity')!r}, but its weights "
+                f"differ now ({self.identity!r}). Pass the model that the run started from; "
+                "`resume_from_checkpoint` loads the trained weights."
+            )
+
+    def _fingerprint(self) -> str | None:
+        model = self.host.ref_model
+        return None if model is None else fingerprint(model)
+
+
+@dataclass
+class Initial(_Fixed):
+    """The policy as training starts: a frozen copy, or the model without its adapter.
+
+    An adapter that is trained further is compared with a frozen copy of itself, named "ref".
+
+    Example:
+        >>> Initial().expression
+        'initial'
+    """
+
+    is_start: ClassVar[bool] = True
+
+    @property
+    def identity(self) -> str:
+        if self._host is None:
+            return "initial: the policy as training starts"
+        if self.host.ref_model is not None:
+            how = "a frozen copy"
+        elif "ref" in getattr(self.host.model, "peft_config", {}):
+            how = "a frozen copy of its adapter"
+        elif hasattr(self.host.model, "peft_config"):
+            how = "the model without its adapter"
+        else:
+            how = "log-probabilities computed before training"
+        name = getattr(getattr(self.host.model, "config", None), "_name_or_path", "") or "a model built in memory"
+        return f"initial: {name} as training starts ({how})"
+
+    @property
+    def expression(self) -> str:
+        return "initial"
+
+
+@dataclass
+class NoReference(Reference):
+    """Nothing: no second model is loaded, and a step makes one forward pass. For losses such as SimPO, CPO and ORPO.
+
+    Example:
+        >>> NoReference().expression
+        'none'
+    """
+
+    needs_model: ClassVar[bool] = False
+
+    @property
+    def identity(self) -> str:
+        return "none: log-probabilities are the policy's own"
+
+    @property
+    def expression(self) -> str:
+        return "none"
+
+    def logps(self, inputs: Batch) -> None:
+        return None
+
+
+@dataclass
+class Checkpoint(_Fixed):
+    """Another model: a checkpoint directory or a hub id, loaded in the policy's dtype and attention implementation.
+
+    Args:
+        path: Directory with a saved model, or a hub id.
+
+    Raises:
+        CheckpointError: `path` is empty; later, before training: it cannot be read, or its vocabulary is another one.
+
+    Example:
+        >>> Checkpoint("sft-a").expression
+        "checkpoint('sft-a')"
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path.strip():
+            raise CheckpointError(f"`path` must be a directory with a model, or a hub id (got {self.path!r}).")
+
+    @property
+    def identity(self) -> str:
+        return f"checkpoint: {self.path}"
+
+    @property
+    def expression(self) -> str:
+        return f"checkpoint({self.path!r})"
+
+    def check(self, policy: Policy) -> None:
+        from transformers import AutoConfig
+
+        if os.path.isdir(self.path) and not os.path.isfile(os.path.join(self.path, "config.json")):
+            hint = " It holds an adapter: merge it into its base model first." * os.path.isfile(
+                os.path.join(self.path, "adapter_config.json")
+            )
+            raise CheckpointError(f"The reference {self.path!r} must hold a model, but has no config.json.{hint}")
+        try:
+            config = AutoConfig.from_pretrained(self.path)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"The reference {self.path!r} must be a directory with a model, or a hub id that can be read: {error}"
+            ) from error
+        ours, theirs = (c.get_text_config().vocab_size for c in (policy.config, config))
+        if ours != theirs:
+            raise CheckpointError(
+                f"Policy and reference must share a vocabulary: the policy has {ours} tokens, {self.path!r} has "
+                f"{theirs}. Choose a reference from the same model family."
+            )
+        check_tokenizer(self.path, policy.processing_class)
+
+    def source(self, policy: Policy) -> str | None:
+        return self.path
+
+
+def check_tokenizer(path: str, ours: object) -> None:
+    """Hold the tokenizer saved beside a model, if there is one, against the policy's.
+
+    Raises:
+        CheckpointError: A token has another number.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(path).get_vocab()
+    except Exception:  # a model saved without its tokenizer: sizes were compared, there is nothing more to compare
+        return
+    tokenizer = getattr(ours, "tokenizer", ours)
+    vocabulary = tokenizer.get_vocab()  # type: ignore[attr-defined]
+    different = [token for token in vocabulary.keys() | theirs.keys() if vocabulary.get(token) != theirs.get(token)]
+    if different:
+        token = min(different)
+        raise CheckpointError(
+            f"Policy and reference must share a vocabulary: {len(different)} tokens differ, {token!r} is number "
+            f"{vocabulary.get(token)} for the policy and {theirs.get(token)} in {path!r}. "
+            "Choose a reference from the same model family."
+        )
+
+
+def fingerprint(model: torch.nn.Module, samples: int = 64) -> str | None:
+    """A hash of names, shapes and some values of a model's parameters; None if they are sharded.
+
+    Args:
+        model: Any module.
+        samples: How many evenly spaced values of each parameter count: weights that were trained differ in them.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
+            return None
+        flat = parameter.detach().reshape(-1)
+        values = flat[:: max(1, flat.numel() // samples)][:samples].float().cpu().tolist()
+        digest.update(json.dumps([name.removeprefix("module."), list(parameter.shape), values]).encode())
+    return digest.hexdigest()

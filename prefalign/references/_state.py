@@ -1,0 +1,78 @@
+"""A state of tensors and JSON values on disk: safetensors and JSON, each file replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .._errors import CheckpointError
+from ._base import State
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` so that a reader sees the old file or the whole new one.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        value: What JSON can hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+    ) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+    _publish(file.name, path)
+
+
+def save_state(folder: Path, name: str, state: State) -> None:
+    """Write `state` to `NAME.safetensors` (its tensors, if any) and `NAME.json` (the rest) in `folder`."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items() if torch.is_tensor(value)}
+    folder.mkdir(parents=True, exist_ok=True)
+    if tensors:
+        path = folder / f"{name}.safetensors"
+        partial = folder / f".{name}.{os.getpid()}.tmp"
+        save_file(tensors, partial)
+        _publish(str(partial), path)
+    rest = {key: value for key, value in state.items() if key not in tensors}
+    # The JSON file comes last and lists the tensors: a state without it was not written to the end.
+    write_json(folder / f"{name}.json", {"tensors": sorted(tensors), "values": rest})
+
+
+def load_state(folder: Path, name: str) -> State | None:
+    """The state that `save_state` wrote, on the CPU; None if there is none.
+
+    Raises:
+        CheckpointError: The state is incomplete.
+    """
+    described = folder / f"{name}.json"
+    if not described.is_file():
+        return None
+    try:
+        content = json.loads(described.read_text("utf-8"))
+        tensors = load_file(folder / f"{name}.safetensors") if content["tensors"] else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"The state `{name}` in {str(folder)!r} cannot be read ({error}). Resume from an earlier checkpoint."
+        ) from error
+    missing = set(content["tensors"]) - set(tensors)
+    if missing:
+        raise CheckpointError(
+            f"The state `{name}` in {str(folder)!r} lacks {sorted(missing)}. Resume from an earlier checkpoint."
+        )
+    return {**content["values"], **tensors}
+
+
+def _publish(partial: str, path: Path) -> None:
+    # Temporary files are private (0600); what is published follows the umask like any other file.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(partial, 0o666 & ~mask)
+    os.replace(partial, path)
