@@ -1,0 +1,157 @@
+"""What TRL's own tokenisation makes of a pair: where the completion starts, doubled BOS and EOS, truncation."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from ._kinds import Tally
+from ._text import Pair, Text, common_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TruncationMode = Literal["keep_start", "keep_end"]
+Options = Mapping[str, object]
+
+
+class TokenChecks:
+    """Tokenises pairs as TRL's DPOTrainer does, batch by batch, and puts what it finds into a tally.
+
+    Args:
+        tokenizer: With an EOS token, and with a chat template where pairs are conversations.
+        max_length: Longest sequence that training keeps, in tokens; None for no limit.
+        truncation_mode: Which end of a longer sequence is kept.
+        conversational: Whether the texts are lists of messages.
+        tally: Where findings go.
+
+    Source: trl 1.16, `DPOTrainer._prepare_dataset` and `DataCollatorForPreference`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None,
+        truncation_mode: TruncationMode,
+        conversational: bool,
+        tally: Tally,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._limit = max_length
+        self._mode = truncation_mode
+        self._conversational = conversational
+        self._tally = tally
+        self.prompt_lengths = array("q")
+        self.completion_lengths = (array("q"), array("q"))
+        self.truncated = 0
+
+    def check(self, pairs: Sequence[Pair], options: Sequence[Options]) -> list[Pair]:
+        """Check a batch; `options` are the chat template's arguments, one mapping per pair.
+
+        Returns:
+            The pairs that can be trained on.
+        """
+        if self._conversational:
+            pairs, texts = self._render(pairs, options)
+        else:
+            texts = self._join(pairs)
+        if not pairs:
+            return []
+        flat = [text for row in texts for text in row]
+        ids = self._tokenizer(
+            flat,
+            add_special_tokens=not self._conversational,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        width = len(texts[0])
+        return [
+            pair
+            for index, pair in enumerate(pairs)
+            if self._check_tokens(pair.row, ids[width * index], ids[width * index + 1 : width * (index + 1)])
+        ]
+
+    def _join(self, pairs: Sequence[Pair]) -> list[list[str]]:
+        """Prompt, and prompt with each completion, which TRL ends with EOS."""
+        eos = str(self._tokenizer.eos_token)
+        rows = []
+        for pair in pairs:
+            prompt = str(pair.prompt)
+            ends = [str(text) if str(text).endswith(eos) else str(text) + eos for text in pair.completions]
+            rows.append([prompt, *(prompt + end for end in ends)])
+        return rows
+
+    def _render(self, pairs: Sequence[Pair], options: Sequence[Options]) -> tuple[list[Pair], list[list[str]]]:
+        """The same out of conversations, by the chat template; pairs that it refuses go to the tally."""
+        kept: list[Pair] = []
+        rows: list[list[str]] = []
+        for pair, extra in zip(pairs, options, strict=True):
+            try:
+                prompt = self._apply(pair.prompt, {**extra, "add_generation_prompt": True})
+                rest = [self._apply(pair.prompt + text, extra) for text in pair.completions]  # type: ignore[operator]
+            except Exception as error:  # a template is a program of its own: it may raise anything
+                self._tally.add("template_error", pair.row, f"{type(error).__name__}: {error}")
+                continue
+            kept.append(pair)
+            rows.append([prompt, *rest])
+        return kept, rows
+
+    def _apply(self, conversation: Text, options: Options) -> str:
+        render: Callable[..., str] = self._tokenizer.apply_chat_template
+        return render(conversation, tokenize=False, **options)
+
+    def _check_tokens(self, row: int, prompt: list[int], whole: list[list[int]]) -> bool:
+        """Check one row of token ids: the prompt alone, and followed by each completion."""
+        start = min(common_length(prompt, ids) for ids in whole)
+        if start < len(prompt):
+            lost = self._tokenizer.decode(prompt[start:])
+            self._tally.add("boundary", row, f"{lost!r} is lost" if len(lost) <= 40 else "")
+        self._check_specials(row, start, whole)
+        fault = self._fault(start, whole)
+        if fault:
+            self._tally.add(fault, row)
+            return False
+        lengths = [len(ids) - start for ids in whole]
+        self.prompt_lengths.append(start)
+        for column, length in zip(self.completion_lengths, lengths, strict=False):
+            column.append(length)
+        if not start:
+            self._tally.add("no_context", row)
+        if self._limit is not None and start + max(lengths) > self._limit:
+            self.truncated += 1
+            self._tally.add("truncated", row)
+            if self._mode == "keep_end" and max(lengths) >= self._limit:
+                self._tally.add("prompt_lost", row)
+        return True
+
+    def _check_specials(self, row: int, start: int, whole: list[list[int]]) -> None:
+        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        if bos is not None and any(ids[:2] == [bos, bos] for ids in whole):
+            self._tally.add("double_bos", row)
+        if any(_has_twice(ids, eos, start) for ids in whole):
+            self._tally.add("double_eos", row)
+
+    def _fault(self, start: int, whole: list[list[int]]) -> str:
+        """Why nothing can be learnt from the row, or an empty string."""
+        if any(len(ids) == start for ids in whole):
+            return "no_completion_tokens"
+        if self._limit is not None and self._mode == "keep_start" and start >= self._limit:
+            return "emptied_by_truncation"
+        if len(whole) == 2:
+            keep = (
+                slice(None, self._limit)
+                if self._mode == "keep_start" or self._limit is None
+                else slice(-self._limit, None)
+            )
+            if whole[0][keep] == whole[1][keep]:
+                return "same_tokens"
+        return ""
+
+
+def _has_twice(ids: list[int], token: int, start: int) -> bool:
+    """Whether `token` stands twice in a row from `start` on."""
+    if ids.count(token) < 2:
+        return False
+    return any(ids[i] == token == ids[i + 1] for i in range(start, len(ids) - 1))
