@@ -104,14 +104,14 @@ class Loss(ABC):
     def __add__(self, other: object) -> Loss:
         if not isinstance(other, Loss):
             return NotImplemented
-        return WeightedSum((*_parts(self), *_parts(other)))
+        return WeightedSum((*parts_of(self), *parts_of(other)))
 
     def __mul__(self, factor: object) -> Loss:
         if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
             return NotImplemented
         if not math.isfinite(factor):
             raise LossError(f"a loss can be multiplied by a finite number (got {factor!r}).")
-        return _simplest(tuple((weight * float(factor), part) for weight, part in _parts(self)))
+        return simplest(tuple((weight * float(factor), part) for weight, part in parts_of(self)))
 
     __rmul__ = __mul__
 
@@ -204,12 +204,13 @@ def _join(parts: tuple[tuple[float, Loss], ...], write: Any) -> str:
     return " + ".join(write(part) if weight == 1.0 else f"{weight!r}*{write(part)}" for weight, part in parts)
 
 
-def _parts(loss: Loss) -> tuple[tuple[float, Loss], ...]:
+def parts_of(loss: Loss) -> tuple[tuple[float, Loss], ...]:
+    """The summands of a sum; a loss that is none is its only summand, with weight 1."""
     return loss.parts if isinstance(loss, WeightedSum) else ((1.0, loss),)
 
 
-def _simplest(parts: tuple[tuple[float, Loss], ...]) -> Loss:
-    # 1 * loss is the loss itself.
+def simplest(parts: tuple[tuple[float, Loss], ...]) -> Loss:
+    """The sum of the parts; a single one with weight 1 is the loss itself."""
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1.0 else WeightedSum(parts)
 
 

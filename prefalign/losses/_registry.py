@@ -20,14 +20,18 @@ _TABLE: dict[str, Callable[..., Loss] | str] = {
 }
 # Class -> its name; functions that make losses have none of their own.
 _NAMES: dict[object, str] = {}
+# TRL's `loss_type` -> what makes the same loss. In expressions these names serve too, unless a loss of ours bears them
+# (`robust` wraps any loss; TRL's `robust` is `rdpo`).
+_TRL: dict[str, Callable[..., Loss]] = {}
 
 
-def register_loss(name: str, *aliases: str) -> Callable[[Made], Made]:
+def register_loss(name: str, *aliases: str, trl: str | None = None) -> Callable[[Made], Made]:
     """Give a loss class, or a function that returns a loss, its name in expressions.
 
     Args:
         name: The name in expressions, a lower-case identifier; `loss.expression` uses it.
         aliases: Further names that `parse_loss` reads.
+        trl: The `loss_type` of TRL's DPOTrainer that is the same loss, if there is one.
 
     Raises:
         LossError: A name is taken, or is no lower-case identifier.
@@ -58,6 +62,8 @@ def register_loss(name: str, *aliases: str) -> Callable[[Made], Made]:
         for each in (name, *aliases):
             _TABLE[each] = made
         _NAMES[made] = name
+        if trl is not None:
+            _TRL[trl] = made
         return made
 
     return enter
@@ -65,16 +71,26 @@ def register_loss(name: str, *aliases: str) -> Callable[[Made], Made]:
 
 def loss_names() -> tuple[str, ...]:
     """Every name that an expression may use, sorted."""
-    return tuple(sorted(_TABLE))
+    return tuple(sorted({*_TABLE, *_TRL}))
+
+
+def trl_names() -> tuple[str, ...]:
+    """Every `loss_type` of TRL's DPOTrainer, sorted."""
+    return tuple(sorted(_TRL))
 
 
 def find_loss(name: str) -> Callable[..., Loss]:
-    """What makes the loss of that name; KeyError if there is none."""
-    entry = _TABLE[name]
+    """What makes the loss of that name in an expression; KeyError if there is none."""
+    entry = _TABLE[name] if name in _TABLE else _TRL[name]
     if isinstance(entry, str):
         module, _, attribute = entry.partition(":")
         return cast("Callable[..., Loss]", getattr(importlib.import_module(module), attribute))
     return entry
+
+
+def find_trl(loss_type: str) -> Callable[..., Loss]:
+    """What makes the loss that TRL calls `loss_type`; KeyError if there is none."""
+    return _TRL[loss_type]
 
 
 def name_of(made: object) -> str | None:

@@ -20,7 +20,7 @@ _FORMULAS = {
 }
 
 
-@register_loss("sft")
+@register_loss("sft", trl="sft")
 @dataclass(frozen=True)
 class SFT(Loss):
     """Negative log-likelihood of the chosen completions.

@@ -1,0 +1,25 @@
+"""Names for compositions that the literature and TRL treat as losses of their own."""
+
+from __future__ import annotations
+
+from ._pairwise import DPO
+from ._registry import register_loss
+from ._wrappers import Robust, Smoothed
+
+
+@register_loss("rdpo", trl="robust")
+def robust_dpo(beta: float, flip_rate: float, mean: bool = False) -> Robust:
+    """rDPO, TRL's `robust`: `Robust(DPO(beta, mean), flip_rate)`."""
+    return Robust(DPO(beta, mean), flip_rate)
+
+
+@register_loss("cdpo")
+def conservative_dpo(beta: float, flip_rate: float, mean: bool = False) -> Smoothed:
+    """cDPO, DPO with label smoothing: `Smoothed(DPO(beta, mean), flip_rate)`."""
+    return Smoothed(DPO(beta, mean), flip_rate)
+
+
+@register_loss("mean_dpo", trl="sigmoid_norm")
+def mean_dpo(beta: float) -> DPO:
+    """TRL's `sigmoid_norm`: `DPO(beta, mean=True)`."""
+    return DPO(beta, mean=True)
