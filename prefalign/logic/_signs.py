@@ -91,6 +91,32 @@ def derivative(polynomial: Coefficients, axis: int) -> Coefficients:
     return result
 
 
+def merge_axes(polynomial: Coefficients, places: Sequence[int]) -> Coefficients:
+    """Set variables equal: axis i becomes variable places[i], so that copies of a proposition share its probability."""
+    import numpy as np
+
+    if list(places) == list(range(polynomial.ndim)):
+        return polynomial
+    degrees = [0] * (max(places) + 1)
+    for axis, place in enumerate(places):
+        degrees[place] += polynomial.shape[axis] - 1
+    result = np.full([degree + 1 for degree in degrees], 0, dtype=object)
+    for powers in np.argwhere(polynomial != 0):
+        merged = [0] * len(degrees)
+        for axis, place in enumerate(places):
+            merged[place] += int(powers[axis])
+        result[tuple(merged)] += polynomial[tuple(powers)]
+    return result
+
+
+def times_variable(polynomial: Coefficients, axis: int) -> Coefficients:
+    """The polynomial times the variable of one axis."""
+    import numpy as np
+
+    zeros = np.full_like(np.take(polynomial, [0], axis), 0)
+    return np.concatenate([zeros, polynomial], axis)
+
+
 def value(polynomial: Coefficients, point: Sequence[Fraction]) -> Fraction:
     """The polynomial at a point, exactly."""
     result: Any = polynomial
@@ -114,7 +140,9 @@ def negative_point(polynomial: Coefficients) -> Point | None:
     return _by_cells(reduced) if isinstance(found, str) else found
 
 
-def sign(polynomial: Coefficients) -> tuple[str, Point | None, Point | None]:
+def sign(
+    polynomial: Coefficients,
+) -> tuple[Literal["zero", "positive", "negative", "both"], Point | None, Point | None]:
     """The sign on the open cube: "zero", "positive", "negative" or "both", with a point below and a point above zero.
 
     "positive" allows isolated zeros (the polynomial is >= 0 and not identically 0); so does "negative".
