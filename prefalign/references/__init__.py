@@ -6,10 +6,13 @@ from ._base import Policy as Policy
 from ._base import Reference as Reference
 from ._base import State as State
 from ._fixed import Checkpoint as Checkpoint
+from ._fixed import GivenModel as GivenModel
 from ._fixed import Initial as Initial
 from ._fixed import NoReference as NoReference
 from ._fixed import check_tokenizer as check_tokenizer
 from ._fixed import fingerprint as fingerprint
+from ._parse import parse_reference as parse_reference
+from ._parse import reference_names as reference_names
 from ._state import load_state as load_state
 from ._state import save_state as save_state
 from ._state import write_json as write_json

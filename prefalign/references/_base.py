@@ -52,7 +52,8 @@ class Host(Protocol):
     def compute_ref_log_probs(self, model: torch.nn.Module, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of a batch under `model`: (chosen, rejected), each (pairs,), sums over tokens in nats.
 
-        No gradients are kept. With adapters and no `ref_model`, the adapter is off while `model` runs, or the adapter named "ref" is on.
+        No gradients are kept. With adapters and no `ref_model`, the adapter is off while `model` runs, or the adapter
+        named "ref" is on.
         """
         ...
 

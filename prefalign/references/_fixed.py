@@ -146,6 +146,26 @@ class Checkpoint(_Fixed):
         return self.path
 
 
+@dataclass
+class GivenModel(_Fixed):
+    """A model that was passed to the trainer as `ref_model`.
+
+    Args:
+        model: The model; it is used as it is.
+    """
+
+    model: torch.nn.Module
+
+    @property
+    def identity(self) -> str:
+        name = getattr(getattr(self.model, "config", None), "_name_or_path", "") or "built in memory"
+        return f"given as ref_model: {type(self.model).__name__}, {name}"
+
+    @property
+    def expression(self) -> str:
+        return "given"
+
+
 def check_tokenizer(path: str, ours: object) -> None:
     """Hold the tokenizer saved beside a model, if there is one, against the policy's.
 

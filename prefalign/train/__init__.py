@@ -1,1 +1,5 @@
-"""Part of prefalign."""
+"""Training: the arguments, the trainer, and what is watched."""
+
+from ._config import PrefConfig as PrefConfig
+from ._record import RUN_FILE as RUN_FILE
+from ._trainer import PrefTrainer as PrefTrainer

@@ -1,0 +1,81 @@
+"""The trainer's callback: hooks of the reference, state with every checkpoint, what is printed at the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from .._errors import CheckpointError
+from ..references import load_state, save_state
+from ._guard import check_weights
+from ._record import run_record, write_run
+
+if TYPE_CHECKING:
+    from ._trainer import PrefTrainer
+
+REFERENCE_STATE = "prefalign_reference"
+WATCH_STATE = "prefalign_watch"
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Added by `PrefTrainer`; every hook runs on every process.
+
+    Args:
+        trainer: The trainer that it belongs to.
+    """
+
+    def __init__(self, trainer: PrefTrainer) -> None:
+        self.trainer = trainer
+        self.resume_from: str | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restore the states of a resumed run, and say what is trained."""
+        trainer = self.trainer
+        if self.resume_from is not None:
+            self._restore(Path(self.resume_from))
+        if state.is_world_process_zero:
+            record = run_record(trainer, trainer.objective, trainer.data_reports, trainer.noise_rate)
+            path = write_run(args.output_dir, record)
+            print(f"Loss: {trainer.objective.formula}")
+            print(f"Reference: {trainer.reference.identity}")
+            print(f"Record of the run: {path}", flush=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Pass the step on to the reference."""
+        self.trainer.reference.on_step_begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Pass the step on to the reference; look at the weights before they are saved."""
+        self.trainer.reference.on_step_end(state.global_step)
+        if control.should_save:
+            check_weights(self.trainer.model, args.output_dir, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save the states of the reference and of the watch with the checkpoint."""
+        reference, watch = self.trainer.reference.state_dict(), self.trainer.watch.state_dict()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
+            save_state(folder, WATCH_STATE, watch)
+
+    def _restore(self, folder: Path) -> None:
+        reference = self.trainer.reference
+        saved = load_state(folder, REFERENCE_STATE)
+        if saved is None:
+            if not reference.fixed:
+                raise CheckpointError(
+                    f"{str(folder)!r} must hold the state of the reference {reference.expression!r}, which changes "
+                    "during training, but does not. Resume from another checkpoint, or start a new run."
+                )
+            return  # saved by TRL's own trainer, whose reference is the same
+        if saved["expression"] != reference.expression:
+            raise CheckpointError(
+                f"The run in {str(folder)!r} was trained with the reference {saved['expression']!r} "
+                f"(got {reference.expression!r}). Resume with that one, or start a new run."
+            )
+        reference.load_state_dict(saved)
+        watched = load_state(folder, WATCH_STATE)
+        if watched is not None:
+            self.trainer.watch.load_state_dict(watched)

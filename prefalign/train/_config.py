@@ -1,0 +1,117 @@
+"""The training arguments: TRL's `DPOConfig`, with a loss and a reference, and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import DPOConfig
+
+from .._errors import ConfigError
+from ..losses import Loss
+from ..references import Reference
+from ._objective import read_loss, read_reference, trl_loss
+from ._options import check_beside_loss, check_effects, check_names, given_loss_options
+
+logger = logging.getLogger(__name__)
+
+
+class _Checked(type):
+    """Answers unknown and removed options with the nearest known name or the way to migrate."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
+        check_names(options, known, f"`{cls.__name__}`")
+        return super().__call__(*args, **options)
+
+
+@dataclass
+class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
+    """Training arguments: every field of TRL's `DPOConfig` under its own name, and these.
+
+    TRL's `loss_type`, `beta`, `label_smoothing` and `loss_weights` keep their meaning; `loss` replaces them. Where no
+    device has bfloat16, `bf16` is off unless it is asked for, and on a CPU so is `gradient_checkpointing`; elsewhere
+    both are on, as in TRL.
+
+    Args:
+        loss: A loss expression, such as "robust(dpo(beta=0.1), flip_rate=0.2)", or a `Loss`.
+        reference: A reference expression, such as "initial", "none" or "checkpoint(PATH)", or a `Reference`. Default:
+            "initial", or "none" if the loss needs no reference.
+        on_bad_pairs: What happens to rows that cannot be trained on: "drop" them with a count, or stop with an "error".
+
+    Raises:
+        ConfigError: An option is unknown, was removed, contradicts another one or would have no effect.
+        LossError: A hyperparameter of the loss is out of range.
+        ParseError: `loss` or `reference` is no expression.
+
+    Example:
+        >>> PrefConfig("run", loss="dpo(beta=0.1) + 0.5*sft(reduction='sum')", use_cpu=True).loss
+        "dpo(beta=0.1) + 0.5*sft(reduction='sum')"
+    """
+
+    loss: str | None = field(
+        default=None,
+        metadata={"help": "Loss expression, such as 'robust(dpo(beta=0.1), flip_rate=0.2)'; instead of `loss_type`."},
+    )
+    reference: str | None = field(
+        default=None,
+        metadata={"help": "Reference expression: initial, none, checkpoint(PATH), soup(...), past(...), ..."},
+    )
+    on_bad_pairs: Literal["drop", "error"] = field(
+        default="drop", metadata={"help": "Rows that cannot be trained on are dropped with a count, or an error."}
+    )
+    # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
+    loss_type: list[str] | None = field(
+        default=None, metadata={"help": "TRL's loss types, combined by `loss_weights`; default: sigmoid."}
+    )
+    beta: float | None = field(default=None, metadata={"help": "Strength of the reference; default: 0.1."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 mixed precision; default: on where a device supports it."}
+    )
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Recompute activations to save memory; default: on, but off on a CPU."}
+    )
+
+    def __post_init__(self) -> None:
+        types: object = self.loss_type
+        if isinstance(types, str):
+            self.loss_type = [types]
+        self.given_loss_options = given_loss_options(self)
+        self.loss_object: Loss | None = None
+        self.reference_object: Reference | None = None
+        if self.on_bad_pairs not in ("drop", "error"):
+            raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
+        if self.loss is not None:
+            self.loss_object = read_loss(self.loss)
+            # What is written to disk is text; a loss without a name in expressions is described by its formula.
+            self.loss = self.loss if isinstance(self.loss, str) else str(self.loss)
+            self.loss_type = []
+            check_beside_loss(self)
+            check_effects(self)
+        else:
+            self.loss_type = ["sigmoid"] if self.loss_type is None else self.loss_type
+            self.beta = 0.1 if self.beta is None else self.beta
+            check_effects(self)
+            trl_loss(self)
+        if self.reference is not None:
+            self.reference_object = read_reference(self.reference)
+            self.reference = self.reference_object.expression
+        self._choose_for_machine()
+        super().__post_init__()
+
+    def _choose_for_machine(self) -> None:
+        on_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not on_cpu and is_torch_bf16_gpu_available()
+            if not self.bf16 and not self.fp16:
+                logger.info("Training in float32: no device with bfloat16 is in use (`bf16=True` asks for it).")
+        # transformers renamed `gradient_checkpointing`; the old name is what TRL's users write, and stays a mirror.
+        renamed: bool | None = getattr(self, "activation_checkpointing", None)
+        if renamed is None:
+            given = self.gradient_checkpointing
+            renamed = not on_cpu if given is None else given
+        self.activation_checkpointing: bool | None = renamed
+        self.gradient_checkpointing = None

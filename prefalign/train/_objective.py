@@ -1,0 +1,159 @@
+"""What a run minimises and against what, put together from the arguments before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .._errors import ConfigError
+from ..losses import Loss, from_trl, parse_loss
+from ..references import Initial, NoReference, Reference, parse_reference
+from ._options import check_beside_loss, check_effects, trl_only
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and a reference that fit together.
+
+    Attributes:
+        loss: The loss.
+        reference: What the policy is compared with.
+        own: The loss was given as an object or an expression, not by TRL's options.
+        by_trl: Options in use that only TRL's own loss types know; if there are any, TRL computes the loss.
+        beta: The factor of TRL's metrics `rewards/*`: the first `beta` among the loss's terms, 1 if none has one.
+    """
+
+    loss: Loss
+    reference: Reference
+    own: bool
+    by_trl: tuple[str, ...]
+    beta: float
+
+    @property
+    def formula(self) -> str:
+        """The composed formula, with what TRL changes in it."""
+        return str(self.loss) + "".join(f" [TRL applies {name}]" for name in self.by_trl)
+
+    @property
+    def expression(self) -> str | None:
+        """Text that makes the loss again; None for a loss that has no name in expressions."""
+        try:
+            return self.loss.expression
+        except ValueError:
+            return None
+
+
+def read_loss(loss: object) -> Loss:
+    """A loss, given as one or as an expression.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str):
+        return parse_loss(loss)
+    raise ConfigError(f"`loss` must be a `Loss` or an expression such as 'dpo(beta=0.1)' (got {loss!r}).")
+
+
+def read_reference(reference: object) -> Reference:
+    """A reference, given as one or as an expression.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(reference, Reference):
+        return reference
+    if isinstance(reference, str):
+        return parse_reference(reference)
+    raise ConfigError(
+        f"`reference` must be a `Reference` or an expression such as 'initial', 'none' or 'checkpoint(PATH)' "
+        f"(got {reference!r}). A model goes into `ref_model`."
+    )
+
+
+def trl_loss(args: Any) -> Loss:
+    """The loss that TRL's own options name."""
+    return from_trl(
+        args.loss_type,
+        beta=args.beta,
+        label_smoothing=args.label_smoothing,
+        loss_weights=args.loss_weights,
+        discopop_tau=args.discopop_tau,
+    )
+
+
+def put_together(args: Any, loss: object = None, reference: object = None) -> Objective:
+    """The objective of a run.
+
+    Args:
+        args: A `PrefConfig` or a `DPOConfig`.
+        loss: The constructor's `loss`, if any.
+        reference: The constructor's `reference`, if any.
+
+    Raises:
+        ConfigError: Arguments contradict one another, or one would have no effect.
+        LossError: A hyperparameter is out of range.
+        ParseError: An expression cannot be read.
+    """
+    own = _one_of("loss", loss, getattr(args, "loss_object", None), read_loss)
+    if own is None:
+        check_effects(args)
+        made, by_trl, beta = trl_loss(args), tuple(trl_only(args)), args.beta
+    else:
+        check_beside_loss(args)
+        made, by_trl, beta = own, (), scale_of_rewards(own)
+    chosen = _one_of("reference", reference, getattr(args, "reference_object", None), read_reference)
+    if chosen is None:
+        chosen = Initial() if made.needs_reference else NoReference()
+    _check_pair(made, chosen, args)
+    return Objective(made, chosen, own is not None, by_trl, beta)
+
+
+def scale_of_rewards(loss: Loss) -> float:
+    """The first `beta` among the terms and what they wrap; 1 if none has one."""
+    for _, term in loss.terms:
+        inner: object = term
+        while inner is not None:
+            beta = getattr(inner, "beta", None)
+            if isinstance(beta, int | float):
+                return float(beta)
+            inner = getattr(inner, "loss", None)
+    return 1.0
+
+
+def _one_of(name: str, argument: object, option: Any, read: Any) -> Any:
+    """The value given to the constructor, or else the one in the training arguments; both only if they are equal."""
+    if argument is None:
+        return option
+    value = read(argument)
+    if option is not None and option != value:
+        raise ConfigError(
+            f"`{name}` was given twice: {str(value)!r} to the trainer and {str(option)!r} in its `args`. Leave one out."
+        )
+    return value
+
+
+def _check_pair(loss: Loss, reference: Reference, args: Any) -> None:
+    if loss.needs_reference and not reference.needs_model:
+        raise ConfigError(
+            f"The loss needs a reference ({loss}), and `reference` is {reference.expression!r}. "
+            'Use `reference="initial"`, or a loss that needs none, such as `loss="simpo(beta=2.0, gamma=1.0)"`.'
+        )
+    for name in ("sync_ref_model", "precompute_ref_log_probs"):
+        if not getattr(args, name):
+            continue
+        if not loss.needs_reference:
+            raise ConfigError(
+                f"`{name}=True` would have no effect: the loss needs no reference ({loss}). Leave it out."
+            )
+        if not reference.fixed:
+            raise ConfigError(
+                f"`{name}=True` and `reference={reference.expression!r}` contradict each other: that reference changes "
+                "during training. Leave one of them out."
+            )
+    if args.sync_ref_model and not reference.is_start:
+        raise ConfigError(
+            f"`sync_ref_model=True` and `reference={reference.expression!r}` contradict each other. Leave one of them "
+            "out; a reference that follows the policy is `moving_average(...)`."
+        )

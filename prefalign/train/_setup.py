@@ -1,0 +1,184 @@
+"""What the trainer does before any weights load, and the second model."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoProcessor
+
+from .._errors import ConfigError
+from ..data import DataReport, check_pairs, drop_bad
+from ..references import Policy, Reference
+from . import _trl
+from ._guard import SPLIT
+from ._objective import Objective
+from ._options import check_names
+
+
+def check_arguments(trainer: type, unknown: Mapping[str, object]) -> None:
+    """Refuse arguments that the trainer does not have, with the nearest name or the way to migrate.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    known = [name for name in inspect.signature(trainer).parameters if name not in ("self", "unknown")]
+    check_names(unknown, known, f"`{trainer.__name__}`")
+
+
+def default_output_dir(model: Any) -> str:
+    """TRL's own: the model's name and `-DPO`."""
+    name = model if isinstance(model, str) else _trl.model_id(model.config) or "model"
+    return f"{os.path.basename(os.path.normpath(name))}-DPO"
+
+
+def check_model_options(model: Any, args: Any) -> None:
+    """Refuse loading options for a model that is loaded already.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    if not isinstance(model, str) and args.model_init_kwargs is not None:
+        raise ConfigError(
+            f"`model_init_kwargs={args.model_init_kwargs!r}` would have no effect: the model is loaded already. Leave "
+            "it out, or pass the model's name."
+        )
+
+
+def mirror(objective: Objective, args: Any) -> None:
+    """Let the training arguments, which are logged and saved, say what is trained."""
+    args.reference = objective.reference.expression
+    if objective.own:
+        args.loss, args.loss_type, args.beta = objective.expression or objective.formula, [], None
+
+
+def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
+    """What is known of the policy without its weights; its tokenizer is loaded if none was given.
+
+    Raises:
+        ConfigError: The model cannot be found, or there is no tokenizer.
+    """
+    options = {"trust_remote_code": args.trust_remote_code}
+    path = model if isinstance(model, str) else _trl.model_id(model.config)
+    if isinstance(model, str):
+        options["revision"] = (args.model_init_kwargs or {}).get("revision")
+        try:
+            config = AutoConfig.from_pretrained(model, **{k: v for k, v in options.items() if v is not None})
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"`model` must be a directory with a model, or a hub id that can be read (got {model!r}): {error}"
+            ) from error
+    else:
+        config = model.config
+    if processing_class is None:
+        if not path:
+            raise ConfigError(
+                "`processing_class` must be given for a model that was built in memory, which no tokenizer is saved "
+                "with. Pass its tokenizer."
+            )
+        try:
+            processing_class = AutoProcessor.from_pretrained(path, **options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"`processing_class` must be given: no tokenizer can be loaded from {path!r}: {error}"
+            ) from error
+    return Policy(path, config, processing_class)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data sets, checked and numbered.
+
+    Attributes:
+        train: The training pairs.
+        eval: The evaluation pairs: None, one data set, or a dict of them.
+        reports: What the check of each found, by its name.
+        splits: The names, in the order of the numbers that `pair_index` has them under.
+        noise_rate: Share of the training labels that were flipped on purpose; None if that is not known.
+    """
+
+    train: Any
+    eval: Any
+    reports: dict[str, DataReport]
+    splits: tuple[str, ...]
+    noise_rate: float | None
+
+
+def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any) -> Data:
+    """Number the rows, check them, and drop or refuse those that cannot be trained on.
+
+    Raises:
+        ConfigError: There is no training data.
+        DataError: The data cannot be trained on.
+    """
+    if train is None:
+        raise ConfigError("`train_dataset` must be a data set of pairs (got None).")
+    named = {"train": train}
+    if isinstance(evaluation, Mapping):
+        named |= {f"eval_{name}": dataset for name, dataset in evaluation.items()}
+    elif evaluation is not None:
+        named["eval"] = evaluation
+    reports: dict[str, DataReport] = {}
+    ready = {}
+    for split, (name, dataset) in enumerate(named.items()):
+        ready[name] = _prepare(name, _trl.number_rows(dataset, split * SPLIT), policy, args, reports)
+    if isinstance(evaluation, Mapping):
+        evaluation = {name: ready[f"eval_{name}"] for name in evaluation}
+    elif evaluation is not None:
+        evaluation = ready["eval"]
+    return Data(ready["train"], evaluation, reports, tuple(named), _flipped(ready["train"]))
+
+
+def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[str, DataReport]) -> Any:
+    columns = getattr(dataset, "column_names", None)
+    if columns is None or {"image", "images"} & set(columns):
+        return dataset  # TRL reads these on the fly, and refuses what is no data set
+    streamed = not hasattr(dataset, "__len__")
+    report = check_pairs(
+        dataset,
+        policy.processing_class,
+        max_length=args.max_length,
+        truncation_mode=args.truncation_mode,
+        winners_only=False,
+        limit=1000 if streamed else None,
+        progress=args.process_index == 0,
+    )
+    reports[name] = report
+    if args.process_index == 0 and not report.clean:
+        print(f"Check of the {name} data\n{report}\n", flush=True)
+    report.raise_if_unusable()
+    return dataset if streamed else drop_bad(dataset, report, args.on_bad_pairs)
+
+
+def _flipped(dataset: Any) -> float | None:
+    if "flipped" not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+        return None
+    return sum(map(bool, dataset["flipped"])) / len(dataset)
+
+
+def second_model(
+    model: Any, given: Any, reference: Reference, policy: Policy, args: Any, peft_config: Any
+) -> nn.Module | None:
+    """What TRL is given as `ref_model`; None where it loads the model itself, or needs none.
+
+    TRL makes the reference of a model that was passed as an object by loading its name again, which is another model if
+    the object was changed since: here it is copied.
+    """
+    if given is not None:
+        return given  # type: ignore[no-any-return]
+    if not reference.needs_model:
+        return _trl.NoModel()
+    source = reference.source(policy)
+    if source is not None:
+        return _trl.load_beside(source, None if isinstance(model, str) else model, args, policy.config)
+    adapters = peft_config is not None or hasattr(model, "peft_config")
+    if isinstance(model, str) or adapters or args.precompute_ref_log_probs or _trl.is_sharded_at_load(args):
+        return None
+    twin = copy.deepcopy(model)
+    twin.__dict__.pop("forward", None)  # the fused head of an earlier trainer
+    return twin.requires_grad_(False).eval()  # type: ignore[no-any-return]

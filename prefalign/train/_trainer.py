@@ -1,0 +1,241 @@
+"""The trainer: TRL's `DPOTrainer`, whose loss is an object and whose reference is an object."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.trainer_utils import get_last_checkpoint
+from trl import DPOTrainer
+
+from .._errors import ConfigError
+from ..losses import Loss, PairLogps
+from ..references import GivenModel, Reference
+from . import _setup, _trl
+from ._callback import RunCallback
+from ._config import PrefConfig
+from ._guard import bad_rows, describe_row, stop
+from ._objective import put_together
+from ._record import extend_card
+from ._watch import Watch, divergence, kl_metric, term_metrics
+
+
+class PrefTrainer(DPOTrainer):  # type: ignore[misc]
+    """Trains a causal language model on preference pairs.
+
+    A TRL `DPOTrainer` by every public name: the same data formats, training arguments, metrics and checkpoints.
+
+    Args:
+        model: A model, a `PeftModel` whose adapter is trained further, a directory, or a hub id.
+        ref_model: A model to compare with, instead of `reference`.
+        args: Training arguments; TRL's `DPOConfig` will do.
+        loss: A `Loss` or a loss expression. Default: what `args` say.
+        reference: A `Reference` or a reference expression. Default: what `args` say; else the policy as training
+            starts, or none if the loss needs none.
+        train_dataset: Pairs in one of TRL's formats.
+        eval_dataset: Pairs for evaluation, or a dict of them.
+        processing_class: The tokenizer. Default: the one saved with the model.
+        data_collator, compute_metrics, callbacks, optimizers, quantization_config, peft_config: As in `DPOTrainer`.
+
+    Attributes:
+        objective: The loss and the reference, put together.
+        reference: What the policy is compared with.
+        forward_pass: Makes the forward pass of a batch; see `plain_forward`.
+        data_reports: What the check of each data set found.
+        noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
+
+    Raises:
+        ConfigError: Arguments are unknown, contradict one another or would have no effect.
+        CheckpointError: The reference does not fit the policy.
+        DataError: The data cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        ref_model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Any = None,
+        callbacks: Any = None,
+        optimizers: Any = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        *,
+        loss: Loss | str | None = None,
+        reference: Reference | str | None = None,
+        **unknown: Any,
+    ) -> None:
+        _setup.check_arguments(type(self), unknown)
+        if model is None:
+            raise ConfigError("`model` must be a model, a directory with one, or a hub id (got None).")
+        args = PrefConfig(_setup.default_output_dir(model)) if args is None else copy.copy(args)
+        if ref_model is not None and reference is not None:
+            raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
+        if ref_model is not None:
+            reference = GivenModel(ref_model)
+        _setup.check_model_options(model, args)
+        self.objective = put_together(args, loss, reference)
+        self.reference = self.objective.reference
+        _setup.mirror(self.objective, args)
+        policy = _setup.describe_policy(model, processing_class, args)
+        self.reference.check(policy)
+        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args)
+        self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
+        self._reference_tokens: list[Tensor] = []
+        self.forward_pass: _trl.Forward = _trl.plain_forward
+        self.watch = Watch(from_reference=self.reference.is_start and not args.sync_ref_model)
+        super().__init__(
+            model=model,
+            ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
+            args=args,
+            data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
+            train_dataset=data.train,
+            eval_dataset=data.eval,
+            processing_class=policy.processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        if data_collator is None:
+            self.data_collator: Any = _trl.IndexedCollator(self.data_collator)
+        self.beta = self.objective.beta
+        self.reference.setup(self)
+        self._run = RunCallback(self)
+        self.add_callback(self._run)
+        self.model.add_model_tags(["prefalign"])
+
+    @property
+    def ref_model(self) -> Any:
+        """The second set of weights, or None."""
+        return self._second_model
+
+    @ref_model.setter
+    def ref_model(self, model: Any) -> None:
+        # TRL loads a reference unless it is given one; the stand-in that prevents it is never kept.
+        self._second_model = None if isinstance(model, _trl.NoModel) else model
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a batch: sum(weight * term(pairs).mean()) over the terms of `objective.loss`.
+
+        Args:
+            model: The wrapped policy.
+            inputs: A collated batch.
+            return_outputs: Also return the model's outputs (deprecated by TRL).
+            num_items_in_batch: Not used, as in TRL.
+
+        Raises:
+            TrainingError: The loss is not finite; the message names the rows.
+        """
+        inputs = dict(inputs)
+        numbers = inputs.pop(_trl.PAIR_INDEX, None)
+        reference_tokens = self._put_reference(inputs)
+        recorder = _trl.Recorder(model, self.forward_pass)
+        ours = not self.objective.by_trl
+        types, weights = ([], []) if ours else (self.loss_types, self.loss_weights)
+        with _trl.trl_computes(self, types, weights):
+            result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = result if return_outputs else (result, None)
+        tokens = recorder.token_logps(inputs["completion_mask"])
+        pairs = self._pairs(inputs, tokens)
+        values = [term(pairs) for _, term in self.objective.loss.terms]
+        if ours:
+            for (weight, _), value in zip(self.objective.loss.terms, values, strict=True):
+                loss = loss + value.mean() * weight
+        self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
+        if not torch.isfinite(loss.detach()):
+            raise self._not_finite(pairs, values, inputs, numbers)
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of a batch under `model`, without gradients: (chosen, rejected), (pairs,), sums in nats."""
+        recorder = _trl.Recorder(model, self.forward_pass)
+        batch = {key: value for key, value in inputs.items() if key != _trl.PAIR_INDEX}
+        chosen, rejected = super().compute_ref_log_probs(recorder, batch)
+        self._reference_tokens.append(recorder.token_logps(inputs["completion_mask"]))
+        return chosen, rejected
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
+        """Train; with `resume_from_checkpoint` the reference's state is restored too.
+
+        Raises:
+            CheckpointError: The checkpoint's reference is another one.
+            TrainingError: A loss or the weights are not finite.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ConfigError(
+                    f"`resume_from_checkpoint=True` needs a checkpoint in {self.args.output_dir!r}, and there is none."
+                )
+        self._run.resume_from = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(self._run.resume_from, *args, **options)
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """TRL's model card with the loss's formula, the reference's identity and the noise rate."""
+        super().create_model_card(*args, **options)
+        if self.is_world_process_zero():
+            extend_card(Path(self.args.output_dir) / "README.md", self.objective, self.noise_rate)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        _trl.signature_columns(self)
+
+    def _put_reference(self, inputs: dict[str, Any]) -> Tensor | None:
+        """Put the reference's log-probabilities into the batch; return those of every token, if they are known."""
+        chosen_key, rejected_key = _trl.REFERENCE_KEYS
+        if self.precompute_ref_logps:
+            return None
+        self._reference_tokens.clear()
+        logps = self.reference.logps(inputs)
+        if logps is None:  # TRL's metrics need numbers: its rewards become beta * log pi
+            zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
+            logps = zeros, zeros
+        inputs[chosen_key], inputs[rejected_key] = logps
+        return self._reference_tokens.pop() if len(self._reference_tokens) == 1 else None
+
+    def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor) -> PairLogps:
+        """What the loss sees; lengths count a completion's tokens as TRL does."""
+        chosen, rejected = tokens.sum(dim=1).chunk(2)
+        chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(dim=1).to(chosen.dtype).chunk(2)
+        chosen_mask = inputs["completion_mask"][..., 1:].chunk(2)[0].bool()
+        ref_chosen, ref_rejected = (inputs[key] if self.reference.needs_model else None for key in _trl.REFERENCE_KEYS)
+        token_logps = tokens[: len(chosen)][chosen_mask]
+        return PairLogps(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, token_logps)
+
+    def _watch(
+        self,
+        pairs: PairLogps,
+        values: list[Tensor],
+        inputs: Mapping[str, Any],
+        numbers: Tensor | None,
+        tokens: Tensor,
+        reference_tokens: Tensor | None,
+    ) -> None:
+        gather = self.accelerator.gather
+        metrics = self.watch.changes(pairs, numbers, gather) | term_metrics(self.objective.loss, values, gather)
+        if reference_tokens is not None:
+            mask = inputs["completion_mask"][..., 1:]
+            metrics |= kl_metric(divergence(tokens, reference_tokens, mask), mask, gather, tokens.device)
+        for name, value in metrics.items():
+            _trl.add_metric(self, "train" if self.model.training else "eval", name, value)
+
+    def _not_finite(
+        self, pairs: PairLogps, values: list[Tensor], inputs: dict[str, Any], numbers: Tensor | None
+    ) -> Exception:
+        rows = [
+            describe_row(place, inputs, numbers, self._splits, self.processing_class)
+            for place in bad_rows(pairs, values)
+        ]
+        return stop(f"The loss is not finite at step {self.state.global_step}.", rows, self.args.output_dir)

@@ -1,0 +1,154 @@
+"""Everything that is known here of TRL's and transformers' private names; a contract test pins them.
+
+The seam is TRL's documented customisation point, `compute_loss`. It is steered with data: reference log-probabilities
+are put into the batch, the policy's forward is recorded on its way, and TRL computes no loss of its own; its metrics,
+the auxiliary loss of mixtures of experts, evaluation and sharding stay TRL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.utils import create_model_from_path, get_config_model_id
+
+PAIR_INDEX = "pair_index"
+REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
+Forward = Callable[[nn.Module, Mapping[str, Any]], Any]
+
+
+def plain_forward(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """The one forward pass of a batch: TRL's fused head, which returns per-token log-probabilities, nats.
+
+    A faster forward with the same outputs (`log_probs`, `entropy`, `mean_logits`, `is_top1`, each
+    (2 pairs, length - 1), 0 outside completions) may take its place as the trainer's `forward_pass`.
+    """
+    return model(**inputs)
+
+
+class Recorder:
+    """A model for TRL to call that keeps what the forward returned.
+
+    Args:
+        model: The wrapped model.
+        forward: Makes the forward pass.
+
+    Attributes:
+        log_probs: Per-token log-probabilities in nats, (2 pairs, length - 1), chosen rows first; None before the call.
+        calls: How many forward passes were made.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward) -> None:
+        self.model = model
+        self.forward = forward
+        self.log_probs: Tensor | None = None
+        self.calls = 0
+
+    def __call__(self, **inputs: Any) -> Any:
+        self.calls += 1
+        if not inputs.get("fused_lm_head"):  # the deprecated `return_outputs`: logits, not log-probabilities
+            return self.model(**inputs)
+        outputs = self.forward(self.model, inputs)
+        self.log_probs = outputs.log_probs
+        return outputs
+
+    def token_logps(self, completion_mask: Tensor) -> Tensor:
+        """The recorded log-probabilities at the positions of real tokens (prompt learning prepends virtual ones)."""
+        assert self.log_probs is not None, "the model was not called"
+        return self.log_probs[:, -(completion_mask.size(1) - 1) :]
+
+
+@contextmanager
+def trl_computes(trainer: Any, types: Sequence[str], weights: Sequence[float]) -> Iterator[None]:
+    """Within, TRL adds up these loss types only and takes the reference's log-probabilities from the batch."""
+    names = ("loss_types", "loss_weights", "precompute_ref_logps")
+    kept = {name: getattr(trainer, name) for name in names}
+    trainer.loss_types, trainer.loss_weights, trainer.precompute_ref_logps = list(types), list(weights), True
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(trainer, name, value)
+
+
+class NoModel(nn.Module):
+    """Given to TRL as `ref_model` so that it loads none; `PrefTrainer.ref_model` never holds it."""
+
+
+class IndexedCollator:
+    """A collator that hands the rows' numbers in the data set on, as `pair_index`, (pairs,).
+
+    Args:
+        collator: Makes the batch from the rows.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collator([{k: v for k, v in row.items() if k != PAIR_INDEX} for row in rows])
+        if all(PAIR_INDEX in row for row in rows):
+            batch[PAIR_INDEX] = torch.tensor([row[PAIR_INDEX] for row in rows])
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "collator":  # while it is unpickled by a data loader's worker
+            raise AttributeError(name)
+        return getattr(self.collator, name)
+
+
+def number_rows(dataset: Any, first: int) -> Any:
+    """The data set with each row's number, counted from `first`, as `pair_index`."""
+    columns = getattr(dataset, "column_names", None)
+    if columns is None:  # no data set, or a stream of unknown columns
+        return dataset
+    if hasattr(dataset, "__len__"):
+        kept = dataset.remove_columns(PAIR_INDEX) if PAIR_INDEX in columns else dataset
+        return kept.add_column(PAIR_INDEX, [*range(first, first + len(dataset))])
+    return dataset.map(lambda row, index: {PAIR_INDEX: first + index}, with_indices=True)
+
+
+def load_beside(path: str, policy: nn.Module | None, args: Any, policy_config: Any) -> nn.Module:
+    """A second model in the dtype and with the attention implementation of the policy.
+
+    Args:
+        path: Directory or hub id.
+        policy: The policy if it is loaded already; otherwise it will be, by the options in `args`.
+        args: The training arguments; of `model_init_kwargs` all but `revision` apply.
+        policy_config: The policy's config.
+    """
+    options = {k: v for k, v in (args.model_init_kwargs or {}).items() if k != "revision"}
+    if args.distributed_state.distributed_type in ["MULTI_GPU", "DEEPSPEED"]:
+        options["device_map"] = None
+    options.setdefault("trust_remote_code", args.trust_remote_code)
+    if policy is not None:
+        options["dtype"] = policy.dtype
+        options["attn_implementation"] = policy.config._attn_implementation  # type: ignore[union-attr]
+    elif options.get("dtype") == "auto":  # the policy's own dtype, not the other checkpoint's
+        options["dtype"] = policy_config.dtype or torch.float32
+    return create_model_from_path(path, **options)  # type: ignore[no-any-return]
+
+
+def model_id(config: Any) -> str | None:
+    """Where a model was loaded from, as its config remembers it; None for one that was built in memory."""
+    return get_config_model_id(config) or None
+
+
+def is_sharded_at_load(args: Any) -> bool:
+    """Whether weights are sharded while they are loaded (ZeRO-3), so that a model cannot be copied."""
+    plugin = args.deepspeed_plugin
+    return plugin is not None and plugin.zero_stage == 3
+
+
+def signature_columns(trainer: Any) -> None:
+    """Let the rows' numbers through to the collator."""
+    if PAIR_INDEX not in trainer._signature_columns:
+        trainer._signature_columns.append(PAIR_INDEX)
+
+
+def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
+    """Log the mean of `value` over the batches until the next log, among TRL's own metrics."""
+    trainer._metrics[mode][name].append(value)
