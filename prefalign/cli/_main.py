@@ -11,7 +11,9 @@ from .. import __version__
 from .._errors import PrefalignError
 
 # Command -> (module in this folder, one line of help). Each module has `configure(parser)` and `run(args) -> int`.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "check": ("_check", "Report what training on a set of pairs would trip over."),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -149,6 +149,13 @@ class DataReport:
             if found:
                 lines += ["", heading]
                 lines += [_finding_line(finding) for finding in found]
+        if self.flip_rate is not None:
+            lines += [
+                "",
+                f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided that "
+                "each label",
+                "was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for flipped labels.",
+            ]
         lines += _length_table(self)
         return "\n".join([*lines, "", _verdict(self)])
 
@@ -170,10 +177,8 @@ def _length_table(report: DataReport) -> list[str]:
     for name, one in report.lengths.items():
         cells = (one.mean, one.p5, one.p50, one.p95, one.p99, one.longest)
         lines.append(f"  {name:<12}" + "".join(f"{cell:>9,.0f}" for cell in cells))
-    if report.max_length is not None and report.unit == "tokens":
-        lines.append(f"  {report.truncated:.1%} of the rows are longer than max_length {report.max_length} and are cut")
     if "rejected" in report.lengths:
-        lines.append(f"  the chosen completion is the longer one in {report.chosen_longer:.1%} of the rows")
+        lines.append(f"  The chosen completion is the longer one in {report.chosen_longer:.1%} of the rows.")
     return lines
 
 

@@ -47,7 +47,8 @@ def test_a_json_list_is_read(tmp_path):
 def test_csv_is_read_with_quotes_line_ends_and_numbers(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_bytes(
-        b'\xef\xbb\xbfprompt,chosen,rejected,score,flipped\r\nFilm:,"a, b\r\nc","say ""no""",0.5,True\r\n1,2,3,4,false\r\n'
+        b"\xef\xbb\xbfprompt,chosen,rejected,score,flipped\r\n"
+        b'Film:,"a, b\r\nc","say ""no""",0.5,True\r\n1,2,3,4,false\r\n'
     )
     assert load_pairs(path).to_list() == [
         {"prompt": "Film:", "chosen": "a, b\r\nc", "rejected": 'say "no"', "score": 0.5, "flipped": True},
@@ -134,7 +135,8 @@ def test_null_is_kept_for_the_check_to_report(tmp_path):
     [
         (
             '{"prompt": "p", "choosen": "c", "rejected": "r"}',
-            "line 1: Pairs need the columns `prompt`, `chosen` and `rejected` (got `prompt`, `choosen`, `rejected`). Is `choosen` meant to be `chosen`?",
+            "line 1: Pairs need the columns `prompt`, `chosen` and `rejected` (got `prompt`, `choosen`, `rejected`). "
+            "Is `choosen` meant to be `chosen`?",
         ),
         ('{"prompt": "p", "completion": "c", "label": true}', "unpaired"),
         ("{}", "(got no columns)"),
