@@ -1,0 +1,70 @@
+"""Short trainings whose every number can be compared."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from trl import DPOConfig, DPOTrainer
+
+from prefalign.train import PrefConfig, PrefTrainer
+from tests.tiny import tiny_pairs
+
+STEPS = 9
+COMMON: dict[str, Any] = {
+    "max_steps": STEPS,
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 4,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "report_to": "none",
+    "use_cpu": True,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
+TIMES = ("runtime", "per_second")
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+def ours(folder: Path, model: Any, trainer: dict[str, Any] | None = None, **options: Any) -> PrefTrainer:
+    args = PrefConfig(str(folder / "ours"), **{**COMMON, **options})
+    return PrefTrainer(model, args=args, **{"train_dataset": tiny_pairs(), **(trainer or {})})
+
+
+def theirs(folder: Path, model: Any, trainer: dict[str, Any] | None = None, **options: Any) -> DPOTrainer:
+    settings = {"bf16": False, "gradient_checkpointing": False, **COMMON, **options}
+    args = DPOConfig(str(folder / "theirs"), **settings)
+    return DPOTrainer(model, args=args, **{"train_dataset": tiny_pairs(), **(trainer or {})})
+
+
+def history(trainer: DPOTrainer) -> list[dict[str, float]]:
+    """Everything that was logged, without times."""
+    return [
+        {key: value for key, value in entry.items() if not any(word in key for word in TIMES)}
+        for entry in trainer.state.log_history
+    ]
+
+
+def weights(trainer: DPOTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+def largest_difference(mine: DPOTrainer, trl: DPOTrainer) -> float:
+    """Over everything that TRL logged, and all trained weights; infinite where ours lacks something."""
+    worst = 0.0
+    my_history, trl_history = history(mine), history(trl)
+    assert len(my_history) == len(trl_history) > 0
+    for my_entry, trl_entry in zip(my_history, trl_history, strict=True):
+        for key, value in trl_entry.items():
+            worst = max(worst, abs(my_entry.get(key, math.inf) - value))
+    my_weights, trl_weights = weights(mine), weights(trl)
+    assert my_weights.keys() == trl_weights.keys()
+    for name, value in trl_weights.items():
+        worst = max(worst, (my_weights[name] - value).abs().max().item())
+    return worst
