@@ -152,9 +152,8 @@ class DataReport:
         if self.flip_rate is not None:
             lines += [
                 "",
-                f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided that "
-                "each label",
-                "was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for flipped labels.",
+                f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided",
+                "that each was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for flipped labels.",
             ]
         lines += _length_table(self)
         return "\n".join([*lines, "", _verdict(self)])
