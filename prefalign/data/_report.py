@@ -153,7 +153,7 @@ class DataReport:
             lines += [
                 "",
                 f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided",
-                "that each was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for flipped labels.",
+                "that each was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for that.",
             ]
         lines += _length_table(self)
         return "\n".join([*lines, "", _verdict(self)])

@@ -1,1 +1,10 @@
-"""Part of prefalign."""
+"""What happened in a run: intervals, samples before and after, and the report page."""
+
+from __future__ import annotations
+
+from ._interval import Interval as Interval
+from ._interval import interval as interval
+from ._interval import paired_interval as paired_interval
+from ._samples import Sample as Sample
+from ._samples import read_samples as read_samples
+from ._samples import write_samples as write_samples
