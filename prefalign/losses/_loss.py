@@ -111,7 +111,7 @@ class Loss(ABC):
             return NotImplemented
         if not math.isfinite(factor):
             raise LossError(f"a loss can be multiplied by a finite number (got {factor!r}).")
-        return simplest(tuple((weight * float(factor), part) for weight, part in parts_of(self)))
+        return simplest(tuple((weight * _as_float(factor), part) for weight, part in parts_of(self)))
 
     __rmul__ = __mul__
 
@@ -247,7 +247,7 @@ def check_number(
     value = getattr(loss, name)
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _inside(float(value), low, high, closed):
         raise LossError(f"`{name}` must be {_range(low, high, closed)} (got {value!r}).{' ' if hint else ''}{hint}")
-    object.__setattr__(loss, name, float(value))
+    object.__setattr__(loss, name, _as_float(value))
 
 
 def check_flag(loss: Loss, name: str) -> None:
@@ -263,6 +263,11 @@ def check_choice(loss: Loss, name: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         known = ", ".join(f"'{choice}'" for choice in choices)
         raise LossError(f"`{name}` must be one of {known} (got {value!r}).{did_you_mean(str(value), choices)}")
+
+
+def _as_float(value: Any) -> float:
+    # The compiler reads losses with hyperparameters that know their symbol: such a float is kept as it is.
+    return value if isinstance(value, float) and hasattr(value, "expr") else float(value)
 
 
 def _inside(value: float, low: float, high: float, closed: bool) -> bool:

@@ -141,7 +141,11 @@ class Parameter(typing.NamedTuple):
 
 @functools.cache
 def _parameters(make: Callable[..., Loss]) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(make)
+    try:
+        hints = typing.get_type_hints(make)
+    except NameError:
+        # Annotations that name what is imported for type checkers only: the maker checks its arguments itself.
+        hints = {}
     return {
         name: Parameter(hints.get(name), parameter.default is inspect.Parameter.empty)
         for name, parameter in inspect.signature(make).parameters.items()

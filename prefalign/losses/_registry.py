@@ -56,8 +56,7 @@ def register_loss(name: str, *aliases: str, trl: str | None = None) -> Callable[
         for each in (name, *aliases):
             if not each.isidentifier() or each != each.lower():
                 raise LossError(f"the name of a loss must be a lower-case identifier (got {each!r}).")
-            # A module that is reloaded registers its classes again, under the same qualified name.
-            if each in _TABLE and _origin(_TABLE[each]) != _origin(made):
+            if each in _TABLE and not _is_again(_TABLE[each], made):
                 raise LossError(f"the loss name `{each}` is taken by {_TABLE[each]!r}; choose another.")
         for each in (name, *aliases):
             _TABLE[each] = made
@@ -98,5 +97,8 @@ def name_of(made: object) -> str | None:
     return _NAMES.get(made)
 
 
-def _origin(entry: Any) -> object:
-    return entry if isinstance(entry, str) else (entry.__module__, entry.__qualname__)
+def _is_again(old: Any, new: Any) -> bool:
+    """Whether `new` is `old` defined once more: in a module that is reloaded, or in a notebook's cell."""
+    if isinstance(old, str) or old.__qualname__ != new.__qualname__:
+        return False
+    return bool(old.__module__ == new.__module__ or not old.__module__.startswith("prefalign."))

@@ -249,8 +249,19 @@ def test_a_name_that_is_taken_or_malformed_is_refused(name):
     assert parse_loss("dpo(.1)") == DPO(beta=0.1)
 
 
+def test_a_class_of_the_same_name_does_not_replace_a_built_in_loss():
+    impostor = dataclass(frozen=True)(type("DPO", (Plain,), {"__module__": "elsewhere"}))
+    with pytest.raises(PrefalignError, match="`dpo` is taken"):
+        register_loss("dpo")(impostor)
+
+
+def test_a_class_that_is_defined_again_replaces_itself():
+    register_loss("again_for_tests")(dataclass(frozen=True)(type("Again", (Plain,), {})))
+    second = register_loss("again_for_tests")(dataclass(frozen=True)(type("Again", (Plain,), {})))
+    assert type(parse_loss("again_for_tests")) is second
+
+
 def test_a_registered_loss_is_read_back():
-    # The name is registered by the example in register_loss's docstring too, in another module, hence its own here.
     register_loss("plain_for_tests")(Plain)
     loss = 0.5 * Plain() + DPO(beta=0.1)
     assert parse_loss(loss.expression) == loss
