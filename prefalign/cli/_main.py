@@ -12,6 +12,7 @@ from .._errors import PrefalignError
 
 # Command -> (module in this folder, one line of help). Each module has `configure(parser)` and `run(args) -> int`.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
 }
 

@@ -182,9 +182,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self._run.resume_from = str(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(self._run.resume_from, *args, **options)
 
-    def create_model_card(self, *args: Any, **options: Any) -> None:
+    def create_model_card(self, model_name: str | None = None, *args: Any, **options: Any) -> None:
         """TRL's model card with the loss's formula, the reference's identity and the noise rate."""
-        super().create_model_card(*args, **options)
+        super().create_model_card(model_name or Path(self.args.output_dir).name, *args, **options)
         if self.is_world_process_zero():
             extend_card(Path(self.args.output_dir) / "README.md", self.objective, self.noise_rate)
 
