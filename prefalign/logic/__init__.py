@@ -3,8 +3,20 @@
 # First, so that `import logic` through the signpost at the top of the repository fails at once ("attempted relative
 # import beyond top-level package") instead of making second copies of the classes.
 from .._errors import PrefalignError as _PrefalignError  # noqa: F401  (a guard, not a public name)
+from ._catalogue import Catalogue as Catalogue
+from ._catalogue import Entry as Entry
+from ._catalogue import catalogue as catalogue
+from ._derive import coprime as coprime
+from ._derive import derive as derive
 from ._formula import Formula as Formula
 from ._grammar import parse_formula as parse_formula
+from ._lattice import Lattice as Lattice
+from ._order import between as between
+from ._order import entails as entails
+from ._order import equivalent as equivalent
+from ._order import join as join
+from ._order import meet as meet
+from ._order import same_ratio as same_ratio
 from ._rules import LINKS as LINKS
 from ._rules import Link as Link
 from ._rules import Rule as Rule

@@ -48,7 +48,7 @@ def parse_formula(text: str | Formula) -> Formula:
 
     Example:
         >>> parse_formula("M(l) implies M(w) or not R(w)")
-        M(l) → M(w) ∨ ¬R(w)
+        M(l) → (M(w) ∨ ¬R(w))
         >>> parse_formula("M(l) -> -> M(w)")
         Traceback (most recent call last):
         ...

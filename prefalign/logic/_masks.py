@@ -56,6 +56,22 @@ def canonical(names: Iterable[str]) -> tuple[str, ...]:
     return atoms
 
 
+def pair_atoms(names: Iterable[str]) -> tuple[str, ...]:
+    """The table's axes for a statement about a pair: w and l always, rw and rl where one of them occurs.
+
+    A statement about y1, y2, ... is none about a pair, and keeps its own atoms.
+
+    Example:
+        >>> pair_atoms(["w"]), pair_atoms(["w", "rw"]), pair_atoms(["y2", "y1"])
+        (('w', 'l'), ('w', 'l', 'rw', 'rl'), ('y1', 'y2'))
+    """
+    used = set(names)
+    if any(name.startswith("y") for name in used):
+        return canonical(used)
+    reference = {"rw", "rl"} if any(name.startswith("r") for name in used) else set()
+    return canonical({"w", "l"} | reference | used)
+
+
 @cache
 def full_mask(count: int) -> int:
     """All rows of a table over `count` atoms."""

@@ -67,3 +67,8 @@ def row_weights(mask: int, atoms: Sequence[str]) -> sympy.Expr:
             weight *= 1 - p if row >> (count - 1 - place) & 1 else p
         total += weight
     return total
+
+
+def show(expression: sympy.Expr | float) -> str:
+    """The expression as text, low powers first: 1 - w*(1 - l) rather than -w*(1 - l) + 1."""
+    return str(sympy.sstr(expression, order="rev-lex"))

@@ -9,6 +9,7 @@ from typing import Literal
 import sympy
 
 from .._errors import DerivationError, SpecError, did_you_mean
+from ._polynomial import show
 from ._structure import PreferenceStructure
 
 RHO = sympy.Symbol("rho")
@@ -128,10 +129,12 @@ class Rule:
         return self.link.orders and not negative
 
     def __str__(self) -> str:
-        weight = "" if self.weight == 1 else f"({self.weight}) * "
-        core = f"rho = log({self.structure.ratio})"
-        guard = "" if self.guard is None else f"  where {self.guard}"
-        return f"{weight}[{self.link}]  with {core}{guard}"
+        weight = "" if self.weight == 1 else f"({show(self.weight)}) * "
+        guard = "" if self.guard is None else f", where {self.guard}"
+        return f"{weight}[{show(self.link.expression)}] with rho = log({show(self.structure.ratio)}){guard}"
+
+    def __repr__(self) -> str:
+        return f"<Rule {self}>"
 
 
 @dataclass(frozen=True)
@@ -191,5 +194,10 @@ class RuleSet:
         return hash(frozenset(self.rules))
 
     def __str__(self) -> str:
-        head = f"{self.name}: " if self.name else ""
-        return head + ("\n" + " " * len(head[:-2]) + "+ ").join(map(str, self.rules))
+        if len(self.rules) == 1:
+            return f"{self.name}: {self.rules[0]}" if self.name else str(self.rules[0])
+        lines = [f"{'+' if place else ' '} {rule}" for place, rule in enumerate(self.rules)]
+        return "\n".join([f"{self.name or 'loss'} =", *lines])
+
+    def __repr__(self) -> str:
+        return str(self)

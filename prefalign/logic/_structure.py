@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._errors import SpecError
 from ._formula import FALSE, TRUE, Formula
 from ._grammar import parse_formula
-from ._masks import atom_mask, canonical, drop, full_mask, lift, rename, support
+from ._masks import atom_mask, canonical, drop, full_mask, lift, pair_atoms, rename, support
 
 if TYPE_CHECKING:
     import sympy
@@ -109,7 +109,7 @@ class PreferenceStructure:
             P: What the loss prefers.
             given: P_C, the condition under which rows count at all.
             also: P_A, what counts on both sides.
-            atoms: Default: those that occur.
+            atoms: Default: those that occur, and w and l; rw and rl too where one of them occurs.
 
         Raises:
             ParseError: A formula is not in the grammar.
@@ -120,7 +120,8 @@ class PreferenceStructure:
             'bvxo'
         """
         written = (parse_formula(P), parse_formula(given), parse_formula(also))
-        order = canonical(atoms if atoms is not None else [name for part in written for name in part.atoms])
+        names = [name for part in written for name in part.atoms]
+        order = pair_atoms(names) if atoms is None else canonical(atoms)
         core, condition, both = (part.mask(order) for part in written)
         top = (core | both) & condition
         bottom = ((full_mask(len(order)) ^ core) | both) & condition
