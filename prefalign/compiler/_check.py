@@ -1,0 +1,202 @@
+"""The check that every reading passes before it is returned: the rules give the code's numbers and gradients."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sympy as sp
+import torch
+from torch import Tensor
+
+from .._errors import DerivationError
+from ..logic import PreferenceStructure
+from ..losses import log1mexp
+from ._inputs import Quantities, random
+from ._numeric import evaluate as value_of
+from ._numeric import holds
+from ._reading import Reading
+from ._trace import evaluate
+
+_SCALES = (0.7, 5.0, 40.0, 150.0)
+_PAIRS = 3
+_RTOL = 2e-5
+
+
+def check(
+    reading: Reading,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    hypers: Mapping[str, float],
+    groups: int = 0,
+) -> Reading:
+    """`reading` with its `batch` filled in, if it agrees with the code on random batches.
+
+    Raises:
+        DerivationError: It does not.
+    """
+    ways: list[tuple[str, ...]] | None = None
+    for seed, scale in enumerate(_SCALES):
+        for pairs in (_PAIRS, 1):
+            try:
+                q = _draw(seed, pairs, scale, hypers, groups, torch.float64)
+                theirs = evaluate(function, q, given)
+            except Exception:
+                if pairs > 1:
+                    continue  # code that only takes one pair at a time
+                try:
+                    q = _draw(seed, pairs, scale, hypers, groups, torch.float32)
+                    theirs = evaluate(function, q, given)
+                except Exception as error:
+                    raise DerivationError(f"The code fails on random pairs: {type(error).__name__}: {error}") from error
+            here = _agreeing(reading, q, theirs, ways)
+            if not here:
+                raise DerivationError(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
+            # One pair cannot tell a mean from a sum.
+            ways = here if pairs > 1 else ways
+    return replace(reading, batch=(ways or [("pairs",)])[0])
+
+
+def _draw(
+    seed: int, pairs: int, scale: float, hypers: Mapping[str, float], groups: int, dtype: torch.dtype
+) -> Quantities:
+    used: dict[str, float] = {}
+
+    def plain(name: str, value: float) -> float:
+        label = name
+        while label in used and used[label] != value:
+            label += "_"
+        used[label] = value
+        return hypers.get(label, value)
+
+    return random(seed, pairs, scale, plain, dtype, groups)
+
+
+def _agreeing(
+    reading: Reading, q: Quantities, theirs: Tensor, ways: list[tuple[str, ...]] | None
+) -> list[tuple[str, ...]]:
+    """The ways to make a batch's number out of the pairs' that give the code's value and gradient."""
+    ours = rule_values(reading, q)
+    one: list[tuple[str, ...]] = [("pairs",)] if theirs.ndim == 1 else [("mean",), ("sum",)]
+    several = list(itertools.product(("mean", "sum", "token mean"), repeat=len(ours))) if len(ours) <= 3 else []
+    agreeing = []
+    for way in [*one, *several] if ways is None else ways:
+        # One value per pair that is not the rules' own may still have their mean over the batch.
+        number = theirs.mean() if way != ("pairs",) and theirs.ndim == 1 else theirs
+        if _close(reduce_batch(ours, way, q), number, q):
+            agreeing.append(way)
+            if way in one:
+                break
+    return agreeing
+
+
+def reduce_batch(ours: list[Tensor], way: tuple[str, ...], q: Quantities) -> Tensor:
+    """The number, or the vector, that the rules' values make."""
+    if way == ("pairs",):
+        return torch.stack(ours).sum(0)
+    ways = way * len(ours) if len(way) == 1 else way
+    lengths = q.counts["w"].double()
+    made = {
+        "mean": lambda v: v.mean(),
+        "sum": lambda v: v.sum(),
+        "token mean": lambda v: (v * lengths).sum() / lengths.sum(),
+    }
+    return torch.stack([made[w](v) for w, v in zip(ways, ours, strict=True)]).sum()
+
+
+def _close(ours: Tensor, theirs: Tensor, q: Quantities) -> bool:
+    theirs = theirs.double().reshape(ours.shape) if theirs.numel() == ours.numel() else theirs.double()
+    if theirs.shape != ours.shape or not _near(ours, theirs):
+        return False
+    leaves = [t for t in (*q.token_logps.values(), q.logps.get("y")) if t is not None and t.requires_grad and t.is_leaf]
+    if not theirs.requires_grad:
+        return True
+    gradients = [
+        torch.autograd.grad(x.sum(), leaves, retain_graph=True, allow_unused=True)
+        for x in (ours, theirs)
+        if x.requires_grad
+    ]
+    if len(gradients) < 2:
+        return False
+    return all(
+        _near(*(torch.zeros_like(leaf).double() if g is None else g.double() for g in pair))
+        for leaf, *pair in zip(leaves, *gradients, strict=True)
+    )
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    scale = 1 + torch.maximum(a.abs(), b.abs())
+    return bool(((a - b).abs() <= _RTOL * scale).all())
+
+
+def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
+    """Each rule's term for each pair, from the definition: weighted model counts summed over rows."""
+    names = {"W": "w", "L": "l", "RW": "rw", "RL": "rl"}
+    values = {symbol: q.logps[name].double() for symbol, name in names.items()}
+    values |= {"n_w": q.counts["w"].double(), "n_l": q.counts["l"].double()}
+    if "y" in q.logps:
+        values |= {f"Y{k + 1}": q.logps["y"][:, k].double() for k in range(q.logps["y"].shape[1])}
+    sample = next(iter(values.values()))
+    values |= {k: torch.as_tensor(v, dtype=torch.float64) for k, v in q_hypers(reading, q).items()}
+    terms = []
+    for rule, meanings in zip(reading.rules, reading.meanings, strict=True):
+        logps = {name: value_of(e, values) for name, e in meanings.items()}
+        rho = log_ratio(rule.structure, logps)
+        inside = values | {"rho": rho}
+        term = value_of(sp.sympify(rule.weight), values) * value_of(rule.link.expression, inside)
+        if rule.guard is not None:
+            sums = {"w": "W", "l": "L", "rw": "RW", "rl": "RL"}
+            probabilities = {a: torch.exp(values[s]) for a, s in sums.items()}
+            term = torch.where(holds(rule.guard, values | probabilities), term, torch.zeros_like(term))
+        terms.append(term.expand_as(sample) if term.ndim == 0 else term)
+    return terms
+
+
+def q_hypers(reading: Reading, q: Quantities) -> Mapping[str, float]:
+    """The hyperparameters' values in this draw."""
+    return {name: q.hypers(name, value) for name, value in reading.hyperparameters.items()}
+
+
+def log_ratio(structure: PreferenceStructure, logps: Mapping[str, Tensor]) -> Tensor:
+    """ρ from the definition: log of the sum over rows on top minus that over rows on the bottom, float64."""
+    structure = structure.reduced
+    count = len(structure.atoms)
+    positive = [logps[a].double() for a in structure.atoms]
+    negative = [log1mexp(p) for p in positive]
+    sides = []
+    for mask in (structure.top_mask, structure.bottom_mask):
+        rows = [
+            sum(negative[i] if row >> (count - 1 - i) & 1 else positive[i] for i in range(count))
+            for row in range(1 << count)
+            if mask >> row & 1
+        ]
+        sides.append(torch.logsumexp(torch.stack([torch.as_tensor(r) for r in rows]), 0))
+    return sides[0] - sides[1]
+
+
+def _mismatch(
+    reading: Reading,
+    q: Quantities,
+    theirs: Tensor,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    hypers: Mapping[str, float],
+    groups: int,
+    seed: int,
+    scale: float,
+) -> str:
+    if q.counts["w"].numel() > 1:
+        single = _draw(seed, 1, scale, hypers, groups, torch.float64)
+        if _agreeing(reading, single, evaluate(function, single, given), None):
+            return (
+                "The loss couples the pairs of a batch: for a batch of one pair its rules are "
+                f"{'; '.join(map(str, reading.rules))}, but a batch of several is no mean or sum over its pairs."
+            )
+    ours = torch.stack(rule_values(reading, q)).sum(0)
+    return (
+        "The reading does not agree with the code, so it is withheld. At log-probabilities "
+        f"{ {k: [round(x, 4) for x in v.tolist()] for k, v in q.logps.items()} } the code gives {theirs.tolist()}, "
+        f"the rules {ours.tolist()} per pair (or their gradients differ)."
+    )

@@ -1,0 +1,283 @@
+"""Log-linear forms: which combinations of log-probabilities a link is applied to, and the polynomials behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import sympy as sp
+
+from .._errors import DerivationError
+from ..logic import PreferenceStructure
+from ..logic._derive import derive as derive_structure
+from . import _symbols as sy
+
+MAX_COPIES = 3
+_NAMES = {symbol: name for name, symbol in sy.LOGPS.items()}
+
+
+def is_live(expr: sp.Expr) -> bool:
+    """Whether an expression depends on a log-probability, other than through a `detach`."""
+    return any(s in _NAMES or atom_name(s) is not None for s in expr.free_symbols)
+
+
+def atom_name(symbol: sp.Symbol) -> str | None:
+    """The proposition that a log-probability belongs to: w, l, rw, rl, y1, y2, …"""
+    if symbol in _NAMES:
+        return _NAMES[symbol]
+    name = symbol.name
+    return name.lower() if name[0] == "Y" and name[1:].isdigit() else None
+
+
+@dataclass(frozen=True)
+class Form:
+    """Σ coefficient · atom + constant; an atom is a log-probability, or the log of a sum of products of them."""
+
+    coefficients: Mapping[sp.Expr, sp.Expr] = field(default_factory=dict)
+    constant: sp.Expr = sp.S.Zero
+
+    def __add__(self, other: Form) -> Form:
+        total = dict(self.coefficients)
+        for atom, c in other.coefficients.items():
+            total[atom] = sp.together(total[atom] + c) if atom in total else c
+            if total[atom] == 0 or sp.simplify(total[atom]) == 0:
+                del total[atom]
+        return Form(total, self.constant + other.constant)
+
+    def scaled(self, factor: sp.Expr) -> Form:
+        """Every coefficient, and the constant, times `factor`."""
+        return Form({a: c * factor for a, c in self.coefficients.items()}, self.constant * factor)
+
+    def ratio_to(self, other: Form) -> sp.Expr | None:
+        """k where this form is k times the other (constants apart); None if there is none."""
+        if self.coefficients.keys() != other.coefficients.keys():
+            return None
+        ratios = [sp.cancel(self.coefficients[a] / other.coefficients[a]) for a in self.coefficients]
+        return ratios[0] if all(r == ratios[0] or sp.simplify(r - ratios[0]) == 0 for r in ratios[1:]) else None
+
+
+def linear(expr: sp.Expr) -> Form | None:
+    """`expr` as a Form, or None if it is none."""
+    if not is_live(expr):
+        return Form(constant=expr)
+    if atom_name(expr) if expr.is_Symbol else False:
+        return Form({expr: sp.S.One})
+    if expr.is_Add:
+        total = Form()
+        for part in expr.args:
+            form = linear(part)
+            if form is None:
+                return None
+            total = total + form
+        return total
+    if expr.is_Mul:
+        live = [factor for factor in expr.args if is_live(factor)]
+        form = linear(live[0]) if len(live) == 1 else None
+        return None if form is None else form.scaled(expr / live[0])
+    return _log(expr.args[0]) if isinstance(expr, sp.log) else None
+
+
+def _log(x: sp.Expr) -> Form | None:
+    total = Form()
+    for factor in sp.Mul.make_args(sp.together(x)):
+        base, power = factor.as_base_exp() if not isinstance(factor, sp.exp) else (factor, sp.S.One)
+        if not is_live(factor):
+            total = total + Form(constant=sp.log(factor))
+            continue
+        part = linear(base.args[0]) if isinstance(base, sp.exp) else _log_of_sum(base)
+        if part is None or is_live(power):
+            return None
+        total = total + part.scaled(power)
+    return total
+
+
+def monomials(x: sp.Expr) -> list[tuple[sp.Expr, Form]] | None:
+    """A sum of coefficient · exp(form), or None."""
+    found = []
+    for term in sp.Add.make_args(sp.expand(x)):
+        coefficient, exponent = sp.S.One, Form()
+        for factor in sp.Mul.make_args(term):
+            if not is_live(factor):
+                coefficient *= factor
+                continue
+            base, power = (factor, sp.S.One) if isinstance(factor, sp.exp) else factor.as_base_exp()
+            form = linear(base.args[0]) if isinstance(base, sp.exp) else None
+            if form is None or is_live(power):
+                return None
+            exponent = exponent + form.scaled(power)
+        found.append((coefficient * sp.exp(exponent.constant), Form(exponent.coefficients)))
+    return found
+
+
+def _log_of_sum(x: sp.Expr) -> Form | None:
+    terms = monomials(x)
+    if terms is None or any(not is_unit(form) for _, form in terms):
+        return None
+    # The least exponent of each log-probability is a common factor: log(1 + l/w) = log(w + l) - log w.
+    atoms = {atom for _, form in terms for atom in form.coefficients}
+    least = {}
+    for atom in atoms:
+        exponents = [form.coefficients.get(atom, sp.S.Zero) for _, form in terms]
+        least[atom] = min(exponents, key=lambda e: e.subs(_ONES))
+    common = Form({a: e for a, e in least.items() if e != 0})
+    total = sp.Add(*(c * sp.exp(_written(form + common.scaled(-sp.S.One))) for c, form in terms))
+    return Form({sp.log(total): sp.S.One}) + common if is_live(total) else Form(constant=sp.log(total)) + common
+
+
+_ONES = {sy.N_W: 1, sy.N_L: 1}
+
+
+def is_unit(form: Form) -> bool:
+    """Whether every exponent is a whole number, or one over a token count."""
+    return all(c.subs(_ONES).is_Integer for c in form.coefficients.values()) and all(
+        a.is_Symbol for a in form.coefficients
+    )
+
+
+def _written(form: Form) -> sp.Expr:
+    return sp.Add(form.constant, *(c * a for a, c in form.coefficients.items()))
+
+
+@dataclass(frozen=True)
+class Core:
+    """A log ratio of weighted model counts, ρ = log(top / bottom).
+
+    Args:
+        form: ρ as a Form (its constant is a margin).
+        scale: The form that was read is `scale` · ρ.
+        top: Polynomial in the atoms' probabilities.
+        bottom: Likewise.
+        meanings: What each atom's log-probability is, in the traced symbols: `W`, `W/n_w`, `lambda*W`, …
+    """
+
+    form: Form
+    scale: sp.Expr
+    top: sp.Expr
+    bottom: sp.Expr
+    meanings: Mapping[str, sp.Expr]
+
+    def structure(self) -> PreferenceStructure:
+        """The preference structure.
+
+        Raises:
+            DerivationError: Top or bottom is no weighted model count.
+        """
+        made = derive_structure(self.top / self.bottom)
+        if not isinstance(made, PreferenceStructure):
+            raise DerivationError(f"{self.top / self.bottom} is a multiple of a ratio of model counts.")
+        return made
+
+
+def core_of(form: Form, values: Mapping[sp.Symbol, float]) -> Core:
+    """The polynomials behind a form.
+
+    Args:
+        form: At least one coefficient.
+        values: A number for every hyperparameter, to compare sizes with.
+
+    Raises:
+        DerivationError: A probability stands with different powers, so that it is no proposition's.
+    """
+    units = dict(_units(form))
+    scale = _scale(form, units, values)
+    top, bottom = sp.S.One, sp.S.One
+    meanings: dict[str, sp.Expr] = {}
+    for atom, c in form.coefficients.items():
+        c = sp.cancel(c / scale)
+        if atom.is_Symbol:
+            factor = _power(atom, c, units.get(atom), values, meanings)
+        else:
+            if not c.is_Integer:
+                raise DerivationError(f"The power {c} of a sum of probabilities is no whole number.")
+            factor = _polynomial(atom.args[0], units, meanings) ** abs(c)
+        if _sign(c, values) > 0:
+            top *= factor
+        else:
+            bottom *= factor
+    return Core(form.scaled(1 / scale), scale, top, bottom, meanings)
+
+
+def _units(form: Form) -> Iterator[tuple[sp.Expr, sp.Expr]]:
+    """The exponent with which each log-probability stands inside sums."""
+    for atom in form.coefficients:
+        for _, inner in (monomials(atom.args[0]) or []) if not atom.is_Symbol else []:
+            for symbol, exponent in inner.coefficients.items():
+                yield symbol, exponent / abs(exponent.subs(_ONES))
+
+
+def _scale(form: Form, units: Mapping[sp.Expr, sp.Expr], values: Mapping[sp.Symbol, float]) -> sp.Expr:
+    sums = [c for atom, c in form.coefficients.items() if not atom.is_Symbol]
+    if sums:
+        return _positive(sums[0], values)
+    policy = {a: c for a, c in form.coefficients.items() if (atom_name(a) or "r")[0] != "r"} or form.coefficients
+    bare = [sp.cancel(c * _count(a)) if c.has(_count(a)) else c for a, c in policy.items()]
+    return _positive(min(bare, key=lambda c: abs(_number(c, values))), values)
+
+
+def _count(atom: sp.Expr) -> sp.Expr:
+    return sy.COUNTS.get(_NAMES.get(atom, ""), sp.S.One)
+
+
+def _number(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
+    return float(c.subs({s: values.get(s, 1) for s in c.free_symbols}))
+
+
+def _sign(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> int:
+    return 1 if _number(c, values) > 0 else -1
+
+
+def _positive(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> sp.Expr:
+    return c if _number(c, values) > 0 else -c
+
+
+def _power(
+    symbol: sp.Expr,
+    c: sp.Expr,
+    unit: sp.Expr | None,
+    values: Mapping[sp.Symbol, float],
+    meanings: dict[str, sp.Expr],
+) -> sp.Expr:
+    """exp(|c| · symbol) as a product of atoms: one, or copies where the power is not 1."""
+    name = atom_name(symbol)
+    assert name is not None
+    size = _positive(c, values)
+    if unit is None:
+        unit = 1 / _count(symbol) if size.has(_count(symbol)) else sp.S.One
+    power = sp.cancel(size / unit)
+    _mean(meanings, name, unit * symbol)
+    product = sp.Symbol(name)
+    if power == 1:
+        return product
+    if power.is_Integer and power <= MAX_COPIES:
+        for k in range(2, int(power) + 1):
+            _mean(meanings, f"{name}{k}", unit * symbol)
+            product *= sp.Symbol(f"{name}{k}")
+        return product
+    if _number(power, values) <= 1:
+        raise DerivationError(
+            f"`{name}` stands with the power {power}, less than another probability's: no proposition."
+        )
+    # w^(1 + c) is w and a copy of w that means pi^c, which is a probability too.
+    _mean(meanings, f"{name}2", (power - 1) * unit * symbol)
+    return product * sp.Symbol(f"{name}2")
+
+
+def _mean(meanings: dict[str, sp.Expr], name: str, logp: sp.Expr) -> None:
+    if sp.simplify(meanings.setdefault(name, logp) - logp) != 0:
+        raise DerivationError(f"`{name}` stands both as {meanings[name]} and as {logp} (nats) in one log ratio.")
+
+
+def _polynomial(x: sp.Expr, units: Mapping[sp.Expr, sp.Expr], meanings: dict[str, sp.Expr]) -> sp.Expr:
+    total = sp.S.Zero
+    for coefficient, form in monomials(x) or []:
+        product = coefficient
+        for symbol, exponent in form.coefficients.items():
+            name = atom_name(symbol)
+            assert name is not None
+            power = sp.cancel(exponent / units[symbol])
+            if not power.is_Integer:
+                raise DerivationError(f"`{name}` stands with different powers, {exponent} and {units[symbol]}.")
+            _mean(meanings, name, units[symbol] * symbol)
+            product *= sp.Symbol(name) ** power
+        total += product
+    return total

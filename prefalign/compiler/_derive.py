@@ -1,0 +1,88 @@
+"""The front door: equations, names, losses and code, all into logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import sympy as sp
+
+from .._errors import DerivationError, PrefalignError
+from ..logic import PreferenceStructure, RuleSet
+from ..logic import derive as derive_equation
+from ..losses import Loss
+from . import _symbols as sy
+from ._check import check
+from ._read import read
+from ._reading import Reading, reading
+from ._trace import Formula, trace
+
+Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | Callable[..., Any]
+
+
+def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
+    """Read a loss into logic, from its equation, its name, or its code.
+
+    Code is run, unmodified, on symbolic tensors. Parameters whose names say so (`policy_chosen_logps`, `logp_l`,
+    `ref_rejected`, `chosen_len`, a `PairLogps`, a batch of such entries) become symbols; floats, in defaults, in
+    `given`, and in the fields of losses, dataclasses and namespaces, become named hyperparameters (0.0 is taken as
+    "switched off"). What comes back has been checked: its values and gradients are the code's on random batches.
+
+    Args:
+        loss: Equation text, a SymPy expression, a catalogue name; or a `Loss`; or a Python function, callable object,
+            or unbound method that returns a loss (a tensor, a tuple that begins with one, or a dict with `loss`).
+        given: Values for parameters of the function, by name: `self=` a stub for a method, `loss_type="ipo"`, ….
+
+    Returns:
+        For equations and names what `prefalign.logic.derive` returns. For losses and code a `Reading`: a RuleSet that
+        also says what its atoms mean, which values the hyperparameters had, and what was noticed.
+
+    Raises:
+        DerivationError: The loss has no reading, and why; or the reading does not agree with the code.
+
+    Example:
+        >>> from prefalign.losses import DPO
+        >>> print(derive(DPO(beta=0.1)))
+        DPO(beta=0.1): [log(1 + exp(-beta*rho))]  with rho = log(rl*w/(l*rw))
+        >>> def mine(chosen_logps, rejected_logps):
+        ...     return torch.nn.functional.softplus(rejected_logps - chosen_logps).mean()
+        >>> derive(mine).structure.rows
+        'bvxo'
+    """
+    if isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
+        if given:
+            raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
+        return derive_equation(loss)
+    if isinstance(loss, Loss):
+        return _read_code(type(loss).__call__, {"self": loss, **given}, loss.title)
+    if isinstance(loss, type):
+        raise DerivationError(f"`{loss.__name__}` is a class; derive an instance, such as {loss.__name__}(beta=0.1).")
+    if not callable(loss):
+        raise DerivationError(f"`loss` must be an equation, a name, a Loss or a function (got {type(loss).__name__}).")
+    return _read_code(loss, given, getattr(loss, "__qualname__", type(loss).__name__))
+
+
+def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:
+    """Read with hyperparameters as symbols; where the code's form depends on their values, with their numbers."""
+    formula = trace(function, given, frozenset(), groups)
+    try:
+        found = _checked(formula, function, given, name, groups)
+        if not found.hyperparameters:
+            return found
+        moved = {key: value * 0.83 for key, value in formula.hypers.items()}
+        check(found, function, given, moved, groups)
+        return found
+    except PrefalignError as first:
+        if not formula.hypers:
+            raise
+        try:
+            return _checked(trace(function, given, frozenset(formula.hypers), groups), function, given, name, groups)
+        except PrefalignError:
+            raise first from None
+
+
+def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, Any], name: str, groups: int) -> Reading:
+    values = {s: formula.hypers[s.name] for s in formula.expr.free_symbols if s.name in formula.hypers}
+    values |= {sy.N_W: 1.0, sy.N_L: 1.0}
+    found = reading(read(formula.expr, values), values, name, formula.hypers)
+    return check(found, function, given, formula.hypers, groups)

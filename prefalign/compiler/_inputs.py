@@ -1,0 +1,285 @@
+"""Arguments for the code that is read: each parameter's name says which quantity it wants, symbolic or random."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import torch
+from torch import Tensor
+
+from .._errors import DerivationError
+from ..losses import Loss, PairLogps, WeightedSum
+from . import _symbols as sy
+from ._symbolic import SymFloat, SymTensor, wrap
+
+TOKENS = {"w": 7, "l": 11}  # primes, so that a mean over tokens shows as a denominator
+SPREAD = {"w": sp.Symbol("spread_w", real=True), "l": sp.Symbol("spread_l", real=True)}
+SPREAD |= {"rw": sp.Symbol("spread_rw", real=True), "rl": sp.Symbol("spread_rl", real=True)}
+
+_WORDS = {
+    "ref": {"ref", "reference", "old", "base", "sft"},
+    "w": {"chosen", "w", "win", "winner", "winning", "pos", "positive", "preferred", "accepted", "better", "yw"},
+    "l": {"rejected", "l", "lose", "loser", "losing", "neg", "negative", "dispreferred", "worse", "yl", "reject"},
+    "count": {"len", "lens", "length", "lengths", "tokens", "count", "counts", "ntokens"},
+    "logp": {"logp", "logps", "logprob", "logprobs", "lp", "prob", "probs", "log", "policy", "pi", "logits"},
+    "batch": {"batch", "inputs", "pairs", "pair", "outputs", "output", "data", "x"},
+}
+_GLUED = {"logpw": "w", "logpl": "l", "piw": "w", "pil": "l", "refw": "rw", "refl": "rl", "rw": "rw", "rl": "rl"}
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Where every input of the code comes from: symbols, or a batch of random pairs.
+
+    Args:
+        logps: Summed log-probabilities in nats of "w", "l", "rw", "rl" (and "y", shape (groups, K)), shape (pairs,).
+        counts: Token counts of "w" and "l".
+        token_logps: Log-probabilities of single tokens, shape (pairs, tokens) for each of the four.
+        hypers: The value of each hyperparameter, by name; symbolic ones are `SymFloat`.
+    """
+
+    logps: Mapping[str, Tensor]
+    counts: Mapping[str, Tensor]
+    token_logps: Mapping[str, Tensor]
+    hypers: Callable[[str, float], float]
+
+    def role(self, name: str) -> Tensor | None:
+        """The tensor that a name such as `reference_chosen_logps` asks for; None if it asks for none."""
+        words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
+        glued = next((_GLUED[word] for word in words if word in _GLUED), None)
+        if glued:
+            return self.logps[glued]
+        ref = "r" if words & _WORDS["ref"] else ""
+        side = "w" if words & _WORDS["w"] else "l" if words & _WORDS["l"] else ""
+        if not side:
+            wants = words & (_WORDS["logp"] - {"log", "policy", "pi", "prob"}) and not words & _WORDS["count"]
+            return torch.cat([self.logps[ref + "w"], self.logps[ref + "l"]]) if wants else None
+        return self.counts[side] if words & _WORDS["count"] else self.logps[ref + side]
+
+    def pair_logps(self) -> PairLogps:
+        """The library's own batch of pairs."""
+        p, n = self.logps, self.counts
+        return PairLogps(p["w"], p["l"], p["rw"], p["rl"], n["w"], n["l"])
+
+
+def symbolic(hypers: Callable[[str, float], float], groups: int = 0) -> Quantities:
+    """One pair of symbols (and one group of `groups` answers)."""
+    logps = {name: _vector(symbol) for name, symbol in sy.LOGPS.items()}
+    if groups:
+        logps["y"] = SymTensor(np.array([[place(k) for k in range(1, groups + 1)]], dtype=object))
+    counts = {"w": _vector(sy.N_W), "l": _vector(sy.N_L)}
+    tokens = {name: _tokens(name, symbol) for name, symbol in sy.LOGPS.items()}
+    return Quantities(logps, counts, tokens, hypers)
+
+
+def place(k: int) -> sp.Symbol:
+    """The log-probability of the k-th answer of a group."""
+    return sp.Symbol(f"Y{k}", negative=True)
+
+
+def random(
+    seed: int, pairs: int, scale: float, hypers: Callable[[str, float], float], dtype: torch.dtype, groups: int = 0
+) -> Quantities:
+    """Random pairs; log-probabilities in (-scale, 0), unequal lengths."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    counts = {k: torch.randint(2, 6, (pairs,), generator=generator) + (0 if k == "w" else 3) for k in ("w", "l")}
+    width = int(max(int(n.max()) for n in counts.values()))
+    logps, tokens = {}, {}
+    for name in sy.LOGPS:
+        total = -scale * (0.01 + draw(pairs)) / 1.01
+        mask = torch.arange(width)[None, :] < counts[name[-1]][:, None]
+        shares = (0.2 + draw(pairs, width)) * mask
+        per_token = (total[:, None] * shares / shares.sum(1, keepdim=True)).to(dtype)
+        tokens[name] = per_token.requires_grad_(not name.startswith("r"))
+        logps[name] = tokens[name].sum(1)
+    if groups:
+        logps["y"] = (-scale * (0.01 + draw(pairs, groups)) / 1.01).to(dtype).requires_grad_()
+    return Quantities(logps, {k: n.to(dtype) for k, n in counts.items()}, tokens, hypers)
+
+
+def _vector(symbol: sp.Symbol) -> SymTensor:
+    array = np.empty(1, dtype=object)
+    array[0] = symbol
+    return wrap(array)
+
+
+def _tokens(name: str, total: sp.Symbol) -> SymTensor:
+    count = TOKENS[name[-1]]
+    array = np.full((1, max(TOKENS.values())), sp.S.Zero, dtype=object)
+    array[0, :count] = total / count
+    # The total must not depend on how it is spread over the tokens; if it does, this symbol survives.
+    array[0, 0] += SPREAD[name]
+    array[0, count - 1] -= SPREAD[name]
+    return wrap(array)
+
+
+class Lookup(dict[str, Any]):
+    """A batch of unknown layout: any key or attribute whose name says what it wants is there."""
+
+    def __init__(self, quantities: Quantities) -> None:
+        super().__init__()
+        self._quantities = quantities
+
+    def __missing__(self, key: str) -> Tensor:
+        found = self._quantities.role(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __getattr__(self, key: str) -> Tensor:
+        found = None if key.startswith("__") else self._quantities.role(key)
+        if found is None:
+            raise AttributeError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._quantities.role(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = self._quantities.role(key)
+        return default if found is None else found
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One padded batch of token log-probabilities, chosen rows first, as trainers see it.
+
+    `log_probs` and `ref_log_probs` have the shape (2 * pairs, tokens); `mask` is 1 on the tokens that count.
+    """
+
+    log_probs: Tensor
+    ref_log_probs: Tensor
+    mask: Tensor
+    ref_sums: tuple[Tensor, Tensor]
+
+
+def tokens(quantities: Quantities) -> Tokens:
+    """The batch of a trainer that starts from token log-probabilities."""
+    t = quantities.token_logps
+    pairs, width = t["w"].shape
+    if isinstance(t["w"], SymTensor):
+        counts = {k: torch.full((pairs,), n) for k, n in TOKENS.items()}
+    else:
+        counts = {k: n.long() for k, n in quantities.counts.items()}
+    rows = torch.cat([counts["w"], counts["l"]])
+    mask = (torch.arange(width)[None, :] < rows[:, None]).long()
+    return Tokens(
+        torch.cat([t["w"], t["l"]]),
+        torch.cat([t["rw"], t["rl"]]),
+        mask,
+        (quantities.logps["rw"], quantities.logps["rl"]),
+    )
+
+
+def arguments(function: Callable[..., Any], quantities: Quantities, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One value for each parameter of `function`.
+
+    Raises:
+        DerivationError: A parameter is required, and neither given nor recognised by its name.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise DerivationError(f"{function!r} has no signature to read its parameters from.") from error
+    known = set(signature.parameters)
+    variadic = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for name in given:
+        if name not in known and not variadic:
+            raise DerivationError(f"`{name}` was given, but the function's parameters are: {', '.join(sorted(known))}.")
+    hints = _hints(function)
+    positional = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty and p.name not in given]
+    values = {p.name: _argument(p, hints.get(p.name), quantities, given, alone=len(required) == 1) for p in positional}
+    return values | {name: hyperparameters(v, quantities, name) for name, v in given.items() if name not in values}
+
+
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    target = function if isinstance(function, types.FunctionType | types.MethodType) else type(function).__call__
+    try:
+        return typing.get_type_hints(target)
+    except Exception:  # a hint that does not resolve is no reason not to read the code
+        return {}
+
+
+def _argument(p: inspect.Parameter, hint: Any, quantities: Quantities, given: Mapping[str, Any], alone: bool) -> Any:
+    if p.name in given:
+        return hyperparameters(given[p.name], quantities, p.name)
+    if hint is PairLogps or p.name == "pair_logps":
+        return quantities.pair_logps()
+    if hint is Tokens:
+        return tokens(quantities)
+    if hint is Quantities:
+        return quantities
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return hint(**_fields(hint, quantities))
+    role = quantities.role(p.name)
+    if role is not None and not isinstance(p.default, bool | int | float | str):
+        return role
+    if p.default is not p.empty:
+        return hyperparameters(p.default, quantities, p.name)
+    words = set(re.findall(r"[a-z]+", p.name.lower()))
+    if words & _WORDS["batch"] or hint in (dict, Mapping) or typing.get_origin(hint) in (dict, Mapping) or alone:
+        return Lookup(quantities)
+    if p.name in _USUAL:
+        return hyperparameters(_USUAL[p.name], quantities, p.name)
+    raise DerivationError(
+        f"The parameter `{p.name}` is neither a log-probability by its name (`chosen_logps`, `ref_rejected_logps`, …) "
+        f"nor has it a default. Give it: derive(function, {p.name}=…)."
+    )
+
+
+_USUAL = {"beta": 0.1, "gamma": 0.5, "tau": 0.1, "alpha": 0.5, "lam": 0.5, "lambda_": 0.5, "margin": 0.5, "eps": 0.1}
+
+
+def _fields(hint: type, quantities: Quantities) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(hint):
+        role = quantities.role(field.name)
+        if role is not None:
+            values[field.name] = role
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise DerivationError(f"The field `{field.name}` of `{hint.__name__}` is not recognised by its name.")
+    return values
+
+
+def hyperparameters(value: Any, quantities: Quantities, name: str) -> Any:
+    """`value` with every float in it a named hyperparameter: in losses, dataclasses, namespaces and their like."""
+    if isinstance(value, SymFloat | bool | int | str | Tensor) or value is None:
+        return value
+    if isinstance(value, float):
+        return quantities.hypers(name, value)
+    if isinstance(value, types.SimpleNamespace):
+        return types.SimpleNamespace(**{k: hyperparameters(v, quantities, k) for k, v in vars(value).items()})
+    if isinstance(value, Loss) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return _copied(value, quantities, name)
+    if type(value) in (tuple, list):
+        return type(value)(hyperparameters(v, quantities, f"{name}_{i + 1}") for i, v in enumerate(value))
+    return value
+
+
+def _copied(value: Any, quantities: Quantities, name: str) -> Any:
+    # Not `dataclasses.replace`: checks at construction would turn a named number into a plain one.
+    made = object.__new__(type(value))
+    for key, part in vars(value).items():
+        if isinstance(value, WeightedSum) and key == "parts":
+            new: Any = tuple(
+                (c if c == 1 else quantities.hypers(f"c_{i}", c), hyperparameters(term, quantities, name))
+                for i, (c, term) in enumerate(part, 1)
+            )
+        else:
+            new = hyperparameters(part, quantities, key)
+        object.__setattr__(made, key, new)
+    return made

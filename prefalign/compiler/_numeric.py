@@ -1,0 +1,82 @@
+"""Numbers for formulas: evaluates a traced expression on float64 tensors, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+
+import sympy as sp
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import _symbols as sy
+
+
+def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
+    """The expression's value.
+
+    Args:
+        expr: Of symbols (found in `values` by name), + * ^ exp log, and the functions of `_symbols`.
+        values: Float64 tensors that broadcast; `W°` is `W` detached.
+    """
+    memo: dict[sp.Basic, Tensor] = {}
+
+    def go(e: sp.Basic) -> Tensor:
+        if e not in memo:
+            memo[e] = _node(e)
+        return memo[e]
+
+    def _node(e: sp.Basic) -> Tensor:
+        if e.is_Symbol:
+            return values[sy.thaw(e).name].detach() if sy.is_frozen(e) else values[e.name]
+        if e.is_number:
+            return torch.tensor(float(e), dtype=torch.float64)
+        if e.is_Add:
+            return reduce(torch.add, map(go, e.args))
+        if e.is_Mul:
+            return reduce(torch.mul, map(go, e.args))
+        if e.is_Pow and not isinstance(e, sp.exp):
+            return go(e.args[0]) ** (int(e.args[1]) if e.args[1].is_Integer else go(e.args[1]))
+        if isinstance(e, sp.exp):
+            return torch.exp(go(e.args[0]))
+        if isinstance(e, sp.log):
+            return _log(e.args[0])
+        if isinstance(e, sy.LogSigmoid):
+            return functional.logsigmoid(go(e.args[0]))
+        if isinstance(e, sy.Sigmoid):
+            return torch.sigmoid(go(e.args[0]))
+        if isinstance(e, sp.Max):
+            return reduce(torch.maximum, map(go, e.args))
+        if isinstance(e, sp.Piecewise):
+            (yes, condition), (no, _) = e.args
+            return torch.where(holds(condition, values), go(yes), go(no))
+        assert isinstance(e, sy.Select), e
+        d, yes, no = map(go, e.args)
+        return torch.where(d > 0, yes, no)
+
+    def _log(x: sp.Basic) -> Tensor:
+        # log(1 + y) with y = -exp(z) or exp(z): log1p keeps the digits that 1 + y would lose.
+        one, rest = x.as_coeff_Add()
+        if one == 1 and isinstance(-rest, sp.exp):
+            z = go((-rest).args[0])
+            near = z > -0.6931
+            return torch.where(
+                near,
+                torch.log(-torch.expm1(torch.where(near, z, -1.0))),
+                torch.log1p(-torch.exp(torch.where(near, -1.0, z))),
+            )
+        if one == 1 and isinstance(rest, sp.exp):
+            return functional.softplus(go(rest.args[0]))
+        return torch.log(go(x))
+
+    return go(expr)
+
+
+def holds(condition: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
+    """Where a condition (comparisons, and conjunctions of them) holds."""
+    if isinstance(condition, sp.And):
+        return reduce(torch.logical_and, (holds(part, values) for part in condition.args))
+    assert isinstance(condition, sp.core.relational.Relational), condition
+    left, right = evaluate(condition.gts, values), evaluate(condition.lts, values)
+    return left > right if isinstance(condition, sp.Gt | sp.Lt) else left >= right

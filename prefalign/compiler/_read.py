@@ -1,0 +1,367 @@
+"""From the formula of a loss to rules: find the log ratios, group them, and split the loss into one link for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import sympy as sp
+import torch
+
+from .._errors import DerivationError, PrefalignError
+from ..logic import PreferenceStructure
+from . import _symbols as sy
+from ._cores import Core, Form, core_of, is_live, is_unit, linear, monomials
+from ._numeric import evaluate
+
+RHO = sp.Symbol("rho", real=True)
+MAX_GUARDS = 6
+Values = Mapping[sp.Symbol, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of a loss, in the traced symbols: where the guards hold, weight · link(ρ).
+
+    Args:
+        core: The log ratio.
+        structure: Its reading.
+        link: In `RHO`, hyperparameters, and detached quantities.
+        turning: Whether the link rises somewhere.
+        weight: Without `RHO`, positive at the hyperparameters' values where its sign is known.
+        guards: (distance, whether distance > 0): all must hold.
+    """
+
+    core: Core
+    structure: PreferenceStructure
+    link: sp.Expr
+    turning: bool
+    weight: sp.Expr = sp.S.One
+    guards: tuple[tuple[sp.Expr, bool], ...] = ()
+
+
+class _Mixed(DerivationError):
+    """One term depends on two log ratios."""
+
+
+def read(expr: sp.Expr, values: Values) -> list[Part]:
+    """The parts of a loss.
+
+    Args:
+        expr: As traced.
+        values: A number for every hyperparameter.
+
+    Raises:
+        DerivationError: A term is no function of one log ratio of weighted model counts.
+    """
+    expr = collapse(expr, values)
+    errors: list[PrefalignError] = []
+    for prepare in (_soften, _split_pairs):
+        try:
+            return _guarded(prepare(expr), values, 0)
+        except PrefalignError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def collapse(expr: sp.Expr, values: Values) -> sp.Expr:
+    """`expr` without the cases whose two sides are the same function, as in a numerically careful log(1 - p)."""
+    for node in sorted(expr.atoms(sy.Select), key=sp.count_ops):
+        yes, no = (_same_form(side) for side in node.args[1:])
+        if yes == no or _equal_numbers(yes, no, values):
+            return collapse(expr.xreplace({node: node.args[2]}), values)
+    return expr
+
+
+def _same_form(expr: sp.Expr) -> sp.Expr:
+    return sp.expand(sp.expand_log(expr, force=True))
+
+
+def _equal_numbers(a: sp.Expr, b: sp.Expr, values: Values) -> bool:
+    symbols = a.free_symbols | b.free_symbols
+    generator = torch.Generator().manual_seed(7)
+    points: dict[str, torch.Tensor] = {}
+    for symbol in sorted(symbols, key=lambda s: s.name):
+        base = sy.thaw(symbol) if sy.is_frozen(symbol) else symbol
+        drawn = -3 * torch.rand(16, generator=generator, dtype=torch.float64) - 0.01
+        points[base.name] = (
+            drawn if is_live(base) else torch.full((16,), float(values.get(symbol, 3)), dtype=torch.float64)
+        )
+    try:
+        x, y = evaluate(a, points), evaluate(b, points)
+    except AssertionError:
+        return False
+    return bool(torch.allclose(x, y, rtol=1e-9, atol=1e-12))
+
+
+def _soften(expr: sp.Expr) -> sp.Expr:
+    """Sums of two exponentials with powers that no proposition has, as logistic functions."""
+    return _rewrite(expr, lambda first, second: not (is_unit(first) and is_unit(second)))
+
+
+def _split_pairs(expr: sp.Expr) -> sp.Expr:
+    """Every sum of two exponentials as a logistic function: log(w + l) is log w + softplus(log l - log w)."""
+    return _rewrite(expr, lambda first, second: True)
+
+
+def _rewrite(expr: sp.Expr, wanted: Callable[[Form, Form], bool]) -> sp.Expr:
+    def pair(x: sp.Expr, always: bool) -> tuple[sp.Expr, sp.Expr] | None:
+        if not x.is_Add or not is_live(x):
+            return None
+        terms = monomials(x)
+        if terms is None or len(terms) != 2 or not all(_number_or_symbol_positive(c) for c, _ in terms):
+            return None
+        (c1, f1), (c2, f2) = terms
+        if not (always or wanted(f1, f2)):
+            return None
+        first, second = (
+            sp.log(c) + sp.Add(*(k * a for a, k in f.coefficients.items())) for c, f in ((c1, f1), (c2, f2))
+        )
+        return first, second
+
+    def go(e: sp.Expr) -> sp.Expr:
+        if e.is_Atom or not is_live(e):
+            return e
+        if isinstance(e, sp.log):
+            found = pair(e.args[0], False)
+            if found:
+                return found[0] - sy.LogSigmoid(go(found[0] - found[1]))
+            return e
+        if e.is_Pow and not isinstance(e, sp.exp) and e.args[1] == -1:
+            found = pair(e.args[0], True)
+            if found:
+                return sp.exp(-found[0]) * sy.Sigmoid(go(found[0] - found[1]))
+        return e.func(*map(go, e.args))
+
+    return go(expr)
+
+
+def _number_or_symbol_positive(c: sp.Expr) -> bool:
+    return bool(c.is_positive)
+
+
+def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part]:
+    """The parts of `expr`, where necessary one set of them on each side of a condition."""
+    try:
+        return _flat(expr, values)
+    except DerivationError:
+        distances = sorted({node.args[0] for node in expr.atoms(sy.Select)}, key=sp.count_ops)
+        if not distances or depth >= MAX_GUARDS:
+            raise
+    # The simplest condition first; the others may then decide themselves.
+    distance = distances[0]
+    holds, fails = (_guarded(sy.assume(expr, distance, side), values, depth + 1) for side in (True, False))
+    both = [part for part in holds if any(_same(part, other) for other in fails)]
+    parts = list(both)
+    for side, found in ((True, holds), (False, fails)):
+        for part in found:
+            if not any(_same(part, other) for other in both):
+                parts.append(replace(part, guards=((distance, side), *part.guards)))
+    return parts
+
+
+def _same(a: Part, b: Part) -> bool:
+    keys = [(p.structure, p.link, p.weight, p.guards, dict(p.core.meanings)) for p in (a, b)]
+    return keys[0] == keys[1]
+
+
+def _terms(expr: sp.Expr) -> list[sp.Expr]:
+    """The summands, with constant factors and factors of several log ratios multiplied out."""
+    if expr.is_Add:
+        return [term for part in expr.args for term in _terms(part)]
+    if expr.is_Mul:
+        sums = [factor for factor in expr.args if factor.is_Add and is_live(factor)]
+        others = [factor for factor in expr.args if is_live(factor) and not factor.is_Add]
+        if len(sums) == 1 and not others and linear(expr) is None:
+            rest = expr / sums[0]
+            return [term for part in sums[0].args for term in _terms(rest * part)]
+    return [expr]
+
+
+def _flat(expr: sp.Expr, values: Values) -> list[Part]:
+    bag = _Cores()
+    straight, bent = Form(), []
+    for term in _terms(expr):
+        form = linear(term)
+        if form is None:
+            bent.append(bag.abstract(term))
+        else:
+            straight = straight + form
+    constant = straight.constant
+    straight = Form(straight.coefficients)
+    groups: dict[int, list[sp.Expr]] = {}
+    for term in bent:
+        used = [i for i, symbol in enumerate(bag.symbols) if symbol in term.free_symbols]
+        if len(used) != 1:
+            raise _Mixed(_mixed(term, [bag.forms[i] for i in used]))
+        groups.setdefault(used[0], []).append(term)
+    for i in list(groups):
+        k = straight.ratio_to(bag.forms[i]) if straight.coefficients else None
+        if k is not None:
+            groups[i].append(k * bag.symbols[i])
+            straight = Form()
+    parts = []
+    for i, terms in groups.items():
+        part, left = _part(bag.forms[i], bag.symbols[i], terms, values)
+        parts.append(part)
+        constant += left
+    parts += _straight(straight, values)
+    constant = sp.simplify(constant) if constant != 0 else constant
+    if not parts:
+        raise DerivationError("The loss does not depend on the log-probabilities.")
+    if constant != 0:
+        parts[0] = replace(parts[0], link=parts[0].link + constant / parts[0].weight)
+    return parts
+
+
+def _mixed(term: sp.Expr, forms: list[Form]) -> str:
+    if not forms:
+        return f"The term {term} is no function of log-probabilities."
+    names = " and ".join(f"[{_show(form)}]" for form in forms[:3])
+    return (
+        f"One term applies a non-linear function to {len(forms)} log ratios at once: {names}. Only sums of functions "
+        "of one log ratio each have a reading (a divergence other than the reverse KL, for example, has none)."
+    )
+
+
+def _show(form: Form) -> str:
+    return str(sp.Add(*(c * a for a, c in form.coefficients.items())))
+
+
+class _Cores:
+    """The distinct log ratios met so far; proportional ones are one."""
+
+    def __init__(self) -> None:
+        self.forms: list[Form] = []
+        self.symbols: list[sp.Symbol] = []
+
+    def abstract(self, expr: sp.Expr) -> sp.Expr:
+        """`expr` with each maximal log-linear part replaced by a multiple of its core's symbol, plus a constant."""
+        if not is_live(expr):
+            return expr
+        form = linear(expr)
+        if form is not None:
+            return self._core(form)
+        if isinstance(expr, sy.Select) and not is_live(expr.args[0]):
+            raise _Mixed("A case distinction on detached quantities.")
+        if expr.is_Add:
+            forms = [(part, linear(part)) for part in expr.args]
+            total = Form()
+            for _, found in forms:
+                total = total + found if found else total
+            rest = sp.Add(*(self.abstract(part) for part, found in forms if not found))
+            return (self._core(total) if total.coefficients else total.constant) + rest
+        if expr.is_Atom:
+            raise DerivationError(f"`{expr}` has no reading.")
+        return expr.func(*map(self.abstract, expr.args))
+
+    def _core(self, form: Form) -> sp.Expr:
+        if not form.coefficients:
+            return form.constant
+        for known, symbol in zip(self.forms, self.symbols, strict=True):
+            k = form.ratio_to(known)
+            if k is not None:
+                return k * symbol + form.constant
+        self.forms.append(Form(form.coefficients))
+        self.symbols.append(sp.Dummy(f"rho{len(self.forms)}", real=True))
+        return self.symbols[-1] + form.constant
+
+
+def _part(form: Form, symbol: sp.Symbol, terms: list[sp.Expr], values: Values) -> tuple[Part, sp.Expr]:
+    """One core with the sum of its terms as a link; and a constant left over."""
+    core = core_of(form, values)
+    link = sp.Add(*terms).xreplace({symbol: core.scale * RHO})
+    down = _direction(link, values)
+    if (down == 0 and _number(_leading(form), values) < 0) or down > 0:
+        core = core_of(form.scaled(-sp.S.One), values)
+        link = link.xreplace({RHO: -RHO})
+    weight, link = _weight(link, values)
+    link, left = _upright(link)
+    return Part(core, core.structure(), link, down == 0, weight), left * weight
+
+
+def _leading(form: Form) -> sp.Expr:
+    """The sign that the chosen answer's probability has in a form, or minus the rejected one's."""
+    for symbol, sign in ((sy.W, 1), (sy.L, -1), (sy.RW, -1), (sy.RL, 1)):
+        if symbol in form.coefficients:
+            return sign * form.coefficients[symbol]
+    return sp.S.One
+
+
+def _number(c: sp.Expr, values: Values) -> float:
+    return float(c.subs({s: values.get(s, 1) for s in c.free_symbols}))
+
+
+def _direction(link: sp.Expr, values: Values) -> int:
+    """-1 where the link never rises in ρ, 1 where it never falls, 0 where it turns; at the hyperparameters' values."""
+    span = torch.logspace(-3, 3, 200, dtype=torch.float64)
+    grid = torch.cat([-span.flip(0), torch.zeros(1, dtype=torch.float64), span])
+    points = {s.name: torch.full_like(grid, values.get(s, 1.0)) for s in link.free_symbols}
+    points |= {sy.thaw(s).name: torch.full_like(grid, -1.0) for s in link.free_symbols if sy.is_frozen(s)}
+    heights = evaluate(link, points | {"rho": grid})
+    steps = heights.diff()
+    slack = 1e-9 * heights.abs().clamp(min=1e-6)[1:]
+    steps = steps[torch.isfinite(steps)]
+    slack = slack[: len(steps)]
+    return -1 if bool((steps <= slack).all()) else 1 if bool((steps >= -slack).all()) else 0
+
+
+def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
+    """A positive constant factor, and the rest."""
+    if link.is_Add:
+        factored = sp.factor_terms(link)
+        # Constants that the code computed (log 0.01) have no readable common factor.
+        link = factored if all(r.q < 10**6 for r in factored.atoms(sp.Rational)) else link
+    weight, rest = link.as_independent(RHO, as_Add=False)
+    frozen = [s for s in weight.free_symbols if sy.is_frozen(s)]
+    if (not frozen and _number(weight, values) < 0) or weight.could_extract_minus_sign():
+        weight, rest = -weight, -rest
+    return weight, rest
+
+
+def _upright(link: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """-sigmoid(x) as sigmoid(-x), and the -1 between them."""
+    left, terms = sp.S.Zero, []
+    for term in sp.Add.make_args(link):
+        c, rest = term.as_independent(RHO, as_Add=False)
+        if isinstance(rest, sy.Sigmoid) and c.could_extract_minus_sign():
+            left += c
+            term = -c * sy.Sigmoid(-rest.args[0])
+        terms.append(term)
+    return sp.Add(*terms), left
+
+
+def _straight(form: Form, values: Values) -> list[Part]:
+    """The rules of a linear combination of logs: semantic losses, or ρ itself."""
+    if not form.coefficients:
+        return []
+    whole = _semantic(form, values)
+    if whole is not None:
+        return [whole]
+    parts = []
+    for atom, c in form.coefficients.items():
+        part = _semantic(Form({atom: c}), values)
+        if part is None:
+            raise DerivationError(f"The term {c * atom} has no reading: it is no log of a weighted model count.")
+        parts.append(part)
+    return parts
+
+
+def _semantic(form: Form, values: Values) -> Part | None:
+    """-log(T/U) as the logistic loss of T over U - T if that is a weighted model count, or else as -ρ of T over U."""
+    try:
+        core = core_of(form.scaled(-sp.S.One), values)
+    except DerivationError:
+        return None
+    if any(name[-1].isdigit() and name[0] != "y" for name in core.meanings):
+        return None
+    top, bottom = sp.fraction(sp.cancel(core.top / core.bottom))
+    for rest, link in ((sp.expand(bottom - top), -sy.LogSigmoid(RHO)), (None, -RHO)):
+        if rest == 0:
+            continue
+        new = core if rest is None else replace(core, top=top, bottom=rest)
+        try:
+            return Part(new, new.structure(), link, False, core.scale)
+        except PrefalignError:
+            continue
+    return None

@@ -1,0 +1,159 @@
+"""What `derive` returns for code: the rules, and what was noticed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+import sympy as sp
+
+from ..logic import LINKS, Link, Rule, RuleSet
+from . import _symbols as sy
+from ._cores import Core, core_of, is_live, linear
+from ._read import Part, Values
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(RuleSet):
+    """The rules of a loss that was read from code: Σ weight · link(ρ_j), where the guard holds.
+
+    Args:
+        rules: As in `RuleSet`.
+        meanings: For each rule, what each of its atoms stands for: the log-probability (nats) in the policy's summed
+            log-probabilities W, L, the reference's RW, RL and the token counts n_w, n_l. `W/n_w` is a mean over tokens.
+        hyperparameters: The values that the symbols of weights and links had when the code was read.
+        batch: How one value per pair becomes the number that is minimised: "pairs" (the code returns one value each),
+            "mean", "sum", or for each rule one of "mean", "sum", "token mean".
+        notes: What else was noticed, one sentence each.
+    """
+
+    meanings: tuple[Mapping[str, sp.Expr], ...] = ()
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
+    batch: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    __hash__ = RuleSet.__hash__
+
+    def page(self) -> str:
+        """Everything on one page of text: each rule's formula, structure, link and atoms, then the notes."""
+        lines = [f"{self.name or 'The loss'} is {_rules(len(self.rules))}."]
+        for i, (rule, meanings) in enumerate(zip(self.rules, self.meanings, strict=True), 1):
+            s = rule.structure
+            lines += [
+                "",
+                f"Rule {i}" + (f", where {rule.guard}" if rule.guard is not None else ""),
+                f"  loss     {'' if rule.weight == 1 else f'{rule.weight} * '}f(rho), f(rho) = {rule.link.expression}",
+                f"  f is     {rule.link.name}, {rule.link.direction} in rho",
+                f"  rho      log( {s.ratio} )",
+                f"  prefer   P = {s.P}",
+                f"  given    P_C = {s.P_C}",
+                f"  also     P_A = {s.P_A}",
+                f"  rows     {s.rows if len(s.rows) <= 64 else '(too many to print)'}  over {', '.join(s.atoms)}",
+            ]
+            lines += [f"  atom     {name}: {_atom(name, logp)}" for name, logp in meanings.items()]
+        if self.hyperparameters:
+            lines += ["", "With " + ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())]
+        if self.notes:
+            lines += ["", *self.notes]
+        return "\n".join(lines)
+
+
+def _rules(count: int) -> str:
+    return "one rule" if count == 1 else f"a sum of {count} rules"
+
+
+def _atom(name: str, logp: sp.Expr) -> str:
+    who = "the reference's" if name.startswith("r") else "the policy's"
+    what = "means over tokens" if logp.has(sy.N_W, sy.N_L) else "sums over tokens"
+    power = logp.as_independent(*logp.free_symbols & {sy.W, sy.L, sy.RW, sy.RL}, as_Add=False)[0]
+    extra = (
+        "" if not (power * sy.N_W * sy.N_L).free_symbols - {sy.N_W, sy.N_L} else f", a copy raised to {plain(power)}"
+    )
+    return f"{who} probability of the {'chosen' if 'w' in name else 'rejected'} answer, {what}{extra}"
+
+
+def plain(expr: sp.Basic) -> sp.Basic:
+    """An expression in plain symbols and SymPy's own functions."""
+    steps = {
+        sy.LogSigmoid: lambda x: -sp.log(1 + sp.exp(-x)),
+        sy.Sigmoid: lambda x: 1 / (1 + sp.exp(-x)),
+        sy.Select: _select,
+    }
+    for function, replacement in steps.items():
+        expr = expr.replace(function, replacement)
+    expr = expr.xreplace({r: sp.Float(r, 15) for r in expr.atoms(sp.Rational) if r.q > 10**9})
+    return expr.xreplace({s: sp.Symbol(s.name) for s in expr.free_symbols})
+
+
+def _select(distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr:
+    if no == 0 and sp.expand(yes - distance) == 0:
+        return sp.Max(0, yes)
+    return sp.Piecewise((yes, distance > 0), (no, True))
+
+
+def reading(
+    parts: list[Part], values: Values, name: str, hyperparameters: Mapping[str, float], batch: tuple[str, ...] = ()
+) -> Reading:
+    """The Reading of what `read` found."""
+    rules = tuple(Rule(part.structure, _link(part), plain(part.weight), _guard(part.guards, values)) for part in parts)
+    used = {s.name for part in parts for e in (part.link, part.weight) for s in e.free_symbols}
+    used |= {s.name for part in parts for e in part.core.meanings.values() for s in e.free_symbols}
+    used |= {s.name for part in parts for d, _ in part.guards for s in d.free_symbols}
+    return Reading(
+        rules,
+        name,
+        tuple(dict(part.core.meanings) for part in parts),
+        {k: v for k, v in hyperparameters.items() if k in used},
+        batch,
+        tuple(_notes(parts)),
+    )
+
+
+def _link(part: Part) -> Link:
+    expression = plain(part.link)
+    for known in LINKS.values():
+        for beta in (known.expression, known.expression.subs(sp.Symbol("beta"), 1)):
+            if beta == expression:
+                return Link(expression, known.direction, known.name)
+    return Link(expression, "turning" if part.turning else "decreasing", "a link of its own")
+
+
+def _guard(guards: tuple[tuple[sp.Expr, bool], ...], values: Values) -> sp.Basic | None:
+    conditions = [_condition(distance, side, values) for distance, side in guards]
+    return sp.And(*conditions) if conditions else None
+
+
+def _condition(distance: sp.Expr, side: bool, values: Values) -> sp.Basic:
+    thawed = distance.xreplace({s: sy.thaw(s) for s in distance.free_symbols if sy.is_frozen(s)})
+    form = linear(thawed)
+    if form is None or not is_live(thawed):
+        relation: sp.Basic = sp.Gt(plain(thawed), 0, evaluate=False)
+        return relation if side else sp.Le(plain(thawed), 0, evaluate=False)
+    core: Core = core_of(form, values)
+    margin = plain(sp.exp(-core.form.constant))
+    powers = {
+        sp.Symbol(name): sp.Symbol(name[:-1] if name[-1].isdigit() else name)
+        ** plain(reduce(lambda e, s: e.subs(s, 1), [sy.W, sy.L, sy.RW, sy.RL], meaning))
+        for name, meaning in core.meanings.items()
+    }
+    top, bottom = core.top.subs(powers, simultaneous=True), margin * core.bottom.subs(powers, simultaneous=True)
+    return sp.Gt(top, bottom, evaluate=False) if side else sp.Le(top, bottom, evaluate=False)
+
+
+def _notes(parts: list[Part]) -> list[str]:
+    notes = []
+    means = [part.core.meanings for part in parts]
+    if any(e.has(sy.N_W, sy.N_L) for meaning in means for e in meaning.values()):
+        notes.append("Length-normalised: where the atoms say so, a probability is pi^(1/|y|), the mean over tokens.")
+    if any(sy.is_frozen(s) for part in parts for e in (part.weight, part.link) for s in e.free_symbols):
+        notes.append("A factor or margin marked ° is detached: it changes the loss's value and weights its gradient.")
+    if any(sy.is_frozen(s) for part in parts for d, _ in part.guards for s in d.free_symbols):
+        notes.append("The guard is detached: no gradient flows through the choice between the rules.")
+    if any(name[-1].isdigit() and name[0] != "y" for meaning in means for name in meaning):
+        notes.append("A probability with a power other than 1 is written with a copy (w2): a proposition of its own.")
+    if len(parts) > 1 and not any(part.guards for part in parts):
+        notes.append("A sum of rules has no single formula; entailment compares it rule by rule.")
+    if any(part.turning for part in parts):
+        notes.append("A turning link rises somewhere: entailment between structures does not order such losses.")
+    return notes

@@ -1,0 +1,170 @@
+"""Running code on symbols: one run per way through its `if`s, each giving the formula of one pair's loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+import torch
+from torch import Tensor
+
+from .._errors import DerivationError, PrefalignError
+from . import _arrays, _elementwise  # noqa: F401  (they fill the table of operations)
+from . import _symbols as sy
+from ._inputs import SPREAD, TOKENS, Quantities, arguments, symbolic
+from ._symbolic import TRACE, SymFloat, SymTensor, Trace, Tracing
+
+MAX_PATHS = 16
+
+
+@dataclass
+class Hypers:
+    """The hyperparameters met in a run: names, values, and which of them stay numbers.
+
+    Args:
+        plain: Names that the run must treat as their numbers.
+    """
+
+    plain: frozenset[str] = frozenset()
+    values: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, name: str, value: float) -> float:
+        # A hyperparameter at exactly 0 is a feature that is switched off: its terms are not there.
+        if value == 0 or name in self.plain or value != value:
+            return value
+        label = name
+        while label in self.values and self.values[label] != value:
+            label += "_"
+        self.values[label] = value
+        return SymFloat(value, sy.hyper(label, value))
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The formula of one pair's loss, as traced.
+
+    Args:
+        expr: In W, L, RW, RL, token counts and hyperparameters; conditions are `Select`s.
+        hypers: The value that each hyperparameter was given.
+    """
+
+    expr: sp.Expr
+    hypers: Mapping[str, float]
+
+
+def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozenset[str], groups: int = 0) -> Formula:
+    """Run `function` on symbols, once for each way through its `if`s.
+
+    Raises:
+        DerivationError: A step of the code has no symbolic reading.
+    """
+    hypers = Hypers(plain)
+    expr = _paths(function, given, hypers, [], groups)
+    spread = expr.free_symbols & set(SPREAD.values())
+    if spread:
+        raise DerivationError(
+            "The loss depends on how a log-probability spreads over its tokens (a clamp or a weight on single tokens), "
+            "so its argument is no log-probability of a whole answer."
+        )
+    return Formula(_count_tokens(_name_logs(expr, hypers.values)), dict(hypers.values))
+
+
+def _paths(
+    function: Callable[..., Any], given: Mapping[str, Any], hypers: Hypers, decisions: list[bool], groups: int
+) -> sp.Expr:
+    if len(decisions) > MAX_PATHS:
+        raise DerivationError(f"More than {MAX_PATHS} conditions on the data: the code's branches cannot all be read.")
+    run = Trace(decisions)
+    expr = _run(function, given, hypers, run, groups)
+    # Each question that this run answered by itself has another answer, to be tried from there on.
+    for place in reversed(range(len(decisions), len(run.path))):
+        taken = [answer for _, answer in run.path[:place]]
+        other = _paths(function, given, hypers, [*taken, False], groups)
+        expr = sy.Select(run.path[place][0], expr, other)
+    return expr
+
+
+def _run(function: Callable[..., Any], given: Mapping[str, Any], hypers: Hypers, run: Trace, groups: int) -> sp.Expr:
+    token = TRACE.set(run)
+    try:
+        with Tracing():
+            quantities = symbolic(hypers, groups=groups)
+            return scalar_of(function(**arguments(function, quantities, given)))
+    except PrefalignError:
+        raise
+    except Exception as error:
+        raise DerivationError(f"The code does not run on symbols: {type(error).__name__}: {error}") from error
+    finally:
+        TRACE.reset(token)
+
+
+def scalar_of(result: Any) -> sp.Expr:
+    """The loss of the one pair in a result."""
+    value = loss_of(result)
+    if not isinstance(value, SymTensor):
+        raise DerivationError(
+            f"The result does not depend on the log-probabilities (got {value!r}): no argument was recognised as one, "
+            "or they were turned into numbers on the way."
+        )
+    if value.elements.size != 1:
+        raise DerivationError(
+            f"The result has the shape {tuple(value.shape)}; one value per pair, (pairs,), or one per batch is needed."
+        )
+    expr = value.elements.reshape(-1)[0]
+    if expr.has(sp.nan, sp.zoo, sp.oo):
+        raise DerivationError(f"The code computes {expr} whatever the log-probabilities are.")
+    return expr
+
+
+def loss_of(result: Any) -> Any:
+    """The loss in what a function returns: a tensor, the first of a tuple, `loss` in a dict or an object."""
+    if isinstance(result, Tensor | SymFloat | float | int):
+        return result
+    if isinstance(result, tuple | list) and result:
+        return loss_of(result[0])
+    if isinstance(result, Mapping):
+        key = next((key for key in ("loss", "losses") if key in result), next(iter(result), None))
+        if key is not None:
+            return loss_of(result[key])
+    for name in ("loss", "losses"):
+        if hasattr(result, name):
+            return loss_of(getattr(result, name))
+    raise DerivationError(
+        f"The function returned {type(result).__name__}; a tensor (or a tuple with it first) is needed."
+    )
+
+
+def evaluate(function: Callable[..., Any], quantities: Quantities, given: Mapping[str, Any]) -> Tensor:
+    """The code's own number(s) on ordinary tensors."""
+    result = loss_of(function(**arguments(function, quantities, given)))
+    return result if isinstance(result, Tensor) else torch.as_tensor(float(result))
+
+
+def _name_logs(expr: sp.Expr, values: Mapping[str, float]) -> sp.Expr:
+    """Numbers that `math.log` made of a hyperparameter, written as its logarithm; the check would see a wrong guess."""
+    known = {}
+    for name, value in values.items():
+        if value > 0:
+            known[math.log(value)] = sp.log(sy.hyper(name, value))
+        if 0 < value < 1:
+            known[math.log1p(-value)] = known[math.log(1 - value)] = sp.log(1 - sy.hyper(name, value))
+    swap = {}
+    for r in expr.atoms(sp.Rational):
+        for number, written in known.items() if r.q > 10**9 else ():
+            if abs(abs(float(r)) - abs(number)) < 1e-15 * max(1.0, abs(number)):
+                swap[r] = written if float(r) * number > 0 else -written
+    return expr.xreplace(swap) if swap else expr
+
+
+def _count_tokens(expr: sp.Expr) -> sp.Expr:
+    """Denominators that are the traced numbers of tokens, written as the counts."""
+    numbers = {r for r in expr.atoms(sp.Rational) if any(r.q % n == 0 for n in TOKENS.values())}
+    swap = {}
+    for r in numbers:
+        for side, count in TOKENS.items():
+            if r.q % count == 0:
+                swap[r] = r * count / sy.COUNTS[side]
+    return expr.xreplace(swap) if swap else expr
