@@ -21,6 +21,7 @@ _TABLE = {
     "soup": "prefalign.references:Soup",
     "past": "prefalign.references:PastCheckpoints",
     "moving_average": "prefalign.references:MovingAverage",
+    "bema": "prefalign.references:BEMA",
 }
 
 

@@ -1,0 +1,188 @@
+"""Weighted sums of checkpoints, streamed: read a piece of each, add in float64, round once, write.
+
+float64 and not float32 holds the sum: where weights of opposite sign nearly cancel, a sum in float32 is off by many
+units in the last place of what is stored, and in float64 it is off by at most one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from .._errors import CheckpointError
+from ._adapters import Adapter, Factors
+from ._ingredients import Ingredient
+from ._shard_writer import MAX_SHARD, Planned, fresh_file, plan_shards, tensor_bytes, write_index
+from ._shards import AVERAGED, DTYPES, Entry, Weights, bar
+
+# Of each ingredient, tensor by tensor.
+Coefficients: TypeAlias = Callable[[str], Sequence[float]]
+_CHUNK = 1 << 18  # elements that are read at once
+# Elements that are added at once: their float64 sum stays in a core's own cache, and PyTorch does not divide so few
+# among threads, whose waiting for each other costs more than the sum where other programs use the cores.
+_BLOCK = 7 << 12
+# Stored floats that are constants or running statistics, not weights.
+_BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|original_inv_freq|masked_bias|running_mean|running_var|num_batches_tracked|"
+    r"e_score_correction_bias|attn\.bias|attention\.bias|position_ids|cos_cached|sin_cached)$"
+)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """One tensor of the result: a weighted sum of stored tensors and of adapters' products."""
+
+    out: Planned
+    stored: tuple[tuple[float, Weights, Entry], ...]
+    products: tuple[tuple[float, Adapter, Factors], ...] = ()
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the stored bytes are the result as they are."""
+        return not self.products and len(self.stored) == 1 and self.stored[0][0] == 1.0
+
+
+def plan_tensor(ingredients: Sequence[Ingredient], coefficients: Sequence[float], name: str) -> Sum:
+    """How one tensor of the result is made; equal files, such as a base under several adapters, are read once."""
+    first = ingredients[0].weights.entries[name]
+    out = (name, first.dtype, first.shape)
+    if first.dtype not in AVERAGED or _BUFFERS.search(name):
+        return Sum(out, ((1.0, ingredients[0].weights, first),))
+    parts: dict[tuple[Path, int], tuple[list[float], Weights, Entry]] = {}
+    products = []
+    for ingredient, coefficient in zip(ingredients, coefficients, strict=True):
+        if coefficient == 0:  # not even read: what is not used may hold anything
+            continue
+        adapter = ingredient.adapter
+        weights, entry = ingredient.weights, ingredient.weights.entries[name]
+        if adapter is not None and name in adapter.replaced:
+            weights, entry = adapter.weights, adapter.replaced[name]
+        parts.setdefault((entry.file, entry.start), ([], weights, entry))[0].append(coefficient)
+        if adapter is not None and name in adapter.factors:
+            products.append((coefficient * adapter.factors[name].scale, adapter, adapter.factors[name]))
+    stored = tuple((math.fsum(numbers), weights, entry) for numbers, weights, entry in parts.values())
+    return Sum(out, stored, tuple(products))
+
+
+def write_blend(
+    folder: Path,
+    ingredients: Sequence[Ingredient],
+    coefficients: Coefficients,
+    max_shard: int = MAX_SHARD,
+    progress: bool = True,
+) -> None:
+    """Write the weighted sum of `ingredients` as safetensors files into `folder`, with an index if they are several.
+
+    Args:
+        folder: Exists; holds no weights yet.
+        ingredients: Of one kind, as `find_ingredients` has shown.
+        coefficients: Gives the weight of every ingredient for the tensor of a name.
+        max_shard: Bytes of tensors in one file at most.
+        progress: Whether to show a bar.
+    """
+    plan: list[Planned] = [(e.name, e.dtype, e.shape) for e in ingredients[0].weights.entries.values()]
+    shards = plan_shards(plan, max_shard)
+    with bar(sum(map(tensor_bytes, plan)), "Soup", progress) as done:
+        for file, tensors in shards.items():
+            with fresh_file(folder / file, tensors) as writer:
+                sums = (plan_tensor(ingredients, coefficients(name), name) for name, _, _ in tensors)
+                for piece in stream(sums):
+                    writer.write(piece)
+                    done.update(len(piece))
+    write_index(folder, shards)
+
+
+def one_tensor(ingredient: Ingredient, name: str) -> Iterator[torch.Tensor]:
+    """One ingredient's version of a tensor, an adapter's product added, in flat float64 pieces."""
+    for chunk in _chunks(plan_tensor([ingredient], (1.0,), name)):
+        yield _add_block(chunk, _read(chunk))
+
+
+def stream(sums: Iterable[Sum]) -> Iterator[memoryview]:
+    """The bytes of the results, in order; the next piece is read and added while the caller writes this one."""
+    with ThreadPoolExecutor(1, "soup-read") as reader, ThreadPoolExecutor(1, "soup-add") as adder:
+        adding: Future[torch.Tensor] | None = None
+        # Two pieces are on their way at any time: one is read, one is added (and the caller holds a third).
+        for chunk in (chunk for made in sums for chunk in _chunks(made)):
+            reading = reader.submit(_read, chunk)
+            if adding is not None:
+                ready, adding = adding, adder.submit(_add, chunk, reading)
+                yield _bytes(ready.result())
+            else:
+                adding = adder.submit(_add, chunk, reading)
+        if adding is not None:
+            yield _bytes(adding.result())
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The elements from `first` to before `last` of a result, and the matrices of its products."""
+
+    made: Sum
+    first: int
+    last: int
+    products: tuple[tuple[float, torch.Tensor, torch.Tensor], ...]
+
+
+def _chunks(made: Sum) -> Iterator[_Chunk]:
+    products = tuple((scale, *adapter.product(factors)) for scale, adapter, factors in made.products)
+    total = math.prod(made.out[2])
+    # Whole rows where a product is added.
+    step = max(1, _BLOCK // made.out[2][1]) * made.out[2][1] if products else _CHUNK
+    for first in range(0, total, step):
+        yield _Chunk(made, first, min(first + step, total), products)
+
+
+def _read(chunk: _Chunk) -> list[torch.Tensor]:
+    read = []
+    for _, weights, entry in chunk.made.stored:
+        tensor = torch.empty(chunk.last - chunk.first, dtype=DTYPES[entry.dtype])
+        weights.read_into(entry, chunk.first * entry.itemsize, _bytes(tensor))
+        read.append(tensor)
+    return read
+
+
+def _add(chunk: _Chunk, reading: Future[list[torch.Tensor]]) -> torch.Tensor:
+    data = reading.result()
+    made = chunk.made
+    if made.is_copy:
+        return data[0]
+    count = chunk.last - chunk.first
+    result = torch.empty(count, dtype=DTYPES[made.out[1]])
+    step = count if chunk.products else _BLOCK
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        total = _add_block(chunk, [tensor[start:stop] for tensor in data])
+        if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
+            raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
+        result[start:stop].copy_(total)
+    return result
+
+
+def _add_block(chunk: _Chunk, data: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The float64 sum of a block of the stored tensors, each (elements,), and of the products."""
+    weights = [weight for weight, _, _ in chunk.made.stored]
+    total = data[0].to(torch.float64, copy=True).mul_(weights[0])
+    for weight, block in zip(weights[1:], data[1:], strict=True):
+        total.add_(block, alpha=weight)
+    if chunk.products:
+        columns = chunk.made.out[2][1]
+        rows = slice(chunk.first // columns, chunk.last // columns)
+        for scale, left, right in chunk.products:
+            total.view(-1, columns).addmm_(left[rows], right, alpha=scale)
+    elif chunk.made.out[1] == "F64" and math.fsum(weights) == 1.0:
+        # The widest type has no digits to spare, so the mean of equal numbers would not always be that number.
+        equal = torch.stack([block == data[0] for block in data[1:]]).all(0)
+        total = torch.where(equal, data[0], total)
+    return total
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.view(torch.uint8).numpy().data

@@ -1,0 +1,209 @@
+"""References that follow the policy: the moving average of TR-DPO, and its bias-corrected relative BEMA."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from .._errors import CheckpointError
+from ._base import Batch, Host, Reference, State
+from ._slots import AdapterSlots, ModelSlots, Slots, copy_full, full
+
+
+class _Following(Reference):
+    """A reference whose weights follow the policy's, and are saved with every checkpoint."""
+
+    fixed: ClassVar[bool] = False
+    _slots: Slots | None = None
+
+    @property
+    def slots(self) -> Slots:
+        """The weights, after `setup`."""
+        assert self._slots is not None, "setup(trainer) comes first"
+        return self._slots
+
+    def setup(self, host: Host) -> None:
+        super().setup(host)
+        policy = host.accelerator.unwrap_model(host.model)
+        if host.ref_model is not None:
+            self._slots = ModelSlots(policy, host.accelerator.unwrap_model(host.ref_model))
+        else:
+            self._slots = AdapterSlots(policy)
+
+    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        with self.slots.active():
+            return super().logps(inputs)
+
+    @torch.no_grad()
+    def on_step_end(self, step: int) -> None:
+        for name in self.slots.names:
+            if self._follow(step, name):
+                self.slots.publish(name)
+
+    @abstractmethod
+    def _follow(self, step: int, name: str) -> bool:
+        """Change one weight after a step; whether it changed."""
+
+    def _kept(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the state, as it is kept (perhaps sharded)."""
+        return {f"reference/{name}": self.slots.reference(name) for name in self.slots.names}
+
+    @torch.no_grad()
+    def state_dict(self) -> State:
+        main = self.host.accelerator.is_main_process
+        state: State = {}
+        for key, tensor in self._kept().items():
+            whole = full(tensor)  # every process takes part; only the one that writes keeps it
+            if main:
+                state[key] = whole.detach().cpu().clone()
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: State) -> None:
+        kept = self._kept()
+        for key, target in kept.items():
+            value = state.get(key)
+            if not torch.is_tensor(value) or value.shape != target.shape or value.dtype != target.dtype:
+                raise CheckpointError(
+                    f"The saved reference must hold `{key}` as {target.dtype} {list(target.shape)}, but does not. "
+                    "Resume with the model, adapter and precision that the run began with."
+                )
+            copy_full(target, value)
+        for name in self.slots.names:
+            self.slots.publish(name)
+
+
+@dataclass
+class MovingAverage(_Following):
+    """The reference takes a step towards the policy, now and then (TR-DPO).
+
+    ref <- (1 - alpha) * ref + alpha * policy, after every `every`-th optimizer step
+
+    What TRL calls `sync_ref_model`, with two differences: the reference is saved with every checkpoint, so that a
+    resumed run continues with it, and it works with LoRA, where it averages the products B·A.
+
+    Args:
+        alpha: Share of the policy, dimensionless, above 0 and at most 1 (then the reference is replaced).
+        every: Optimizer steps between updates, 1 or more.
+
+    Raises:
+        CheckpointError: An argument is out of range; later: the policy is of a kind that cannot be followed.
+
+    Example:
+        >>> MovingAverage(alpha=0.6, every=512).expression
+        'moving_average(alpha=0.6, every=512)'
+
+    Source: Gorbatovski et al. 2024, arXiv:2404.09656 (soft update; their defaults).
+    """
+
+    alpha: float = 0.6
+    every: int = 512
+
+    def __post_init__(self) -> None:
+        _check("alpha", self.alpha, lambda alpha: 0 < alpha <= 1, "above 0 and at most 1")
+        _check_count("every", self.every, 1)
+
+    @property
+    def identity(self) -> str:
+        return f"moving average: {self.alpha:g} of the policy, every {self.every} steps, from its start"
+
+    @property
+    def expression(self) -> str:
+        return f"moving_average(alpha={self.alpha!r}, every={self.every!r})"
+
+    def _follow(self, step: int, name: str) -> bool:
+        if step % self.every:
+            return False
+        # The order of operations is TRL's, so that the two agree to the last bit.
+        self.slots.reference(name).mul_(1.0 - self.alpha).add_(self.slots.policy(name), alpha=self.alpha)
+        return True
+
+
+@dataclass
+class BEMA(_Following):
+    """A bias-corrected moving average of the policy: it lags less behind than a plain one.
+
+    ref <- ema + (lag + t)^-bias_power * (policy - start), with
+    ema <- (1 - b) * ema + b * policy, b = (lag + t)^-ema_power
+
+    Args:
+        every: Optimizer steps between updates, 1 or more.
+        ema_power: How fast the average's steps shrink, 0 or more; 0: no average, only the policy.
+        bias_power: How fast the correction shrinks, 0 or more.
+        lag: Virtual age at the start, in steps, 1 or more.
+        after: Steps before the average starts; the start is what the policy is then.
+
+    Raises:
+        CheckpointError: An argument is out of range; later: the policy is of a kind that cannot be followed.
+
+    Example:
+        >>> BEMA(every=100).expression
+        'bema(every=100, ema_power=0.5, bias_power=0.2, lag=10, after=0)'
+
+    Source: Block and Zhang 2025, arXiv:2508.00180, Algorithm 1.
+    """
+
+    every: int = 400
+    ema_power: float = 0.5
+    bias_power: float = 0.2
+    lag: int = 10
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        _check_count("every", self.every, 1)
+        _check("ema_power", self.ema_power, lambda power: power >= 0, "0 or more")
+        _check("bias_power", self.bias_power, lambda power: power >= 0, "0 or more")
+        _check_count("lag", self.lag, 1)
+        _check_count("after", self.after, 0)
+
+    @property
+    def identity(self) -> str:
+        powers = f"powers {self.ema_power:g} (average) and {self.bias_power:g} (correction)"
+        return f"bema: every {self.every} steps after {self.after}, {powers}, lag {self.lag}"
+
+    @property
+    def expression(self) -> str:
+        return (
+            f"bema(every={self.every!r}, ema_power={self.ema_power!r}, bias_power={self.bias_power!r}, "
+            f"lag={self.lag!r}, after={self.after!r})"
+        )
+
+    @torch.no_grad()
+    def setup(self, host: Host) -> None:
+        super().setup(host)
+        self._start = {name: self.slots.policy(name).clone() for name in self.slots.names}
+        self._ema = {name: start.clone() for name, start in self._start.items()}
+
+    def _follow(self, step: int, name: str) -> bool:
+        start, ema = self._start[name], self._ema[name]
+        if step == self.after:
+            policy = self.slots.policy(name)
+            start.copy_(policy)
+            ema.copy_(policy)
+        if step <= self.after or (step - self.after) % self.every:
+            return False
+        policy = self.slots.policy(name)
+        share, correction = ((self.lag + step) ** -power for power in (self.ema_power, self.bias_power))
+        ema.mul_(1 - share).add_(policy, alpha=share)
+        self.slots.reference(name).copy_(ema + correction * (policy - start))
+        return True
+
+    def _kept(self) -> dict[str, torch.Tensor]:
+        starts = {f"start/{name}": tensor for name, tensor in self._start.items()}
+        averages = {f"ema/{name}": tensor for name, tensor in self._ema.items()}
+        return super()._kept() | starts | averages
+
+
+def _check(name: str, value: float, fits: Callable[[float], bool], rule: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+        raise CheckpointError(f"`{name}` must be {rule} (got {value!r}).")
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise CheckpointError(f"`{name}` must be a whole number, {least} or more (got {value!r}).")

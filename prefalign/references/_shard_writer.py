@@ -1,0 +1,190 @@
+"""Safetensors files written as streams, and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .._errors import CheckpointError
+from ._shards import DTYPES, INDEX, SINGLE, explain
+
+MAX_SHARD = 5_000_000_000
+
+# (name, dtype, shape) of a tensor to be written.
+Planned = tuple[str, str, tuple[int, ...]]
+
+
+class ShardWriter:
+    """One safetensors file, written from front to back: the header first, then the tensors in the order given.
+
+    Args:
+        file: A path that does not exist yet.
+        tensors: (name, dtype, shape) of every tensor, in the order in which their bytes will come.
+    """
+
+    def __init__(self, file: Path, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        position = 0
+        for name, dtype, shape in tensors:
+            end = position + math.prod(shape) * DTYPES[dtype].itemsize
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+            position = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8, as the format asks
+        self._left = position
+        self._file = file.open("xb", buffering=0)
+        self.write(struct.pack("<Q", len(text)), header=True)
+        self.write(text, header=True)
+
+    def write(self, data: bytes | memoryview, header: bool = False) -> None:
+        """Append bytes."""
+        view = memoryview(data)
+        self._left -= 0 if header else len(view)
+        while len(view):
+            view = view[self._file.write(view) :]
+
+    def close(self) -> None:
+        """Bring the file to the disk."""
+        assert self._left == 0, f"{self._left} bytes of the file were never written"
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close without a promise."""
+        self._file.close()
+
+
+@contextmanager
+def fresh_file(file: Path, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> Iterator[ShardWriter]:
+    """A `ShardWriter` that is closed whatever happens."""
+    writer = ShardWriter(file, tensors)
+    try:
+        yield writer
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` in one step when the block ends, and vanishes when it fails.
+
+    A process that is killed leaves a hidden `.NAME.*.partial` beside `out`; the next one that writes `out` removes it.
+
+    Raises:
+        CheckpointError: `out` exists and is not an empty folder, or cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise CheckpointError(f"`out` must be a new folder, but `{out}` exists. Choose another one or delete it.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for stale in out.parent.glob(f".{out.name}.*.partial"):
+            _remove_if_abandoned(stale)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise CheckpointError(f"Cannot write `{out}`: {explain(error)}.") from None
+    lock = _lock(partial)
+    try:
+        yield partial
+        (partial / _LOCK).unlink()
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp makes private folders; a checkpoint follows the umask
+        sync(partial)
+        os.rename(partial, out)
+        sync(out.parent)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write `{out}`: {explain(error)}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a small file and bring it to the disk."""
+    with file.open("x", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a small file and bring it to the disk."""
+    with source.open("rb") as old, target.open("xb") as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        os.fsync(new.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def plan_shards(tensors: Iterable[Planned], limit: int = MAX_SHARD) -> dict[str, list[Planned]]:
+    """File names with the tensors that go into each, at most `limit` bytes a file unless one tensor is larger."""
+    shards: list[list[Planned]] = [[]]
+    filled = 0
+    # Wide types first, so that every tensor is aligned to its element; then by name, like other writers.
+    for tensor in sorted(tensors, key=lambda tensor: (-DTYPES[tensor[1]].itemsize, tensor[0])):
+        size = tensor_bytes(tensor)
+        if filled and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += size
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
+
+
+def write_index(folder: Path, shards: dict[str, list[Planned]]) -> None:
+    """The index that sharded checkpoints need; nothing for a single file."""
+    if SINGLE in shards:
+        return
+    total = sum(tensor_bytes(tensor) for shard in shards.values() for tensor in shard)
+    weight_map = {tensor[0]: file for file, shard in shards.items() for tensor in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_file(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def tensor_bytes(tensor: Planned) -> int:
+    """The size of a planned tensor."""
+    return math.prod(tensor[2]) * DTYPES[tensor[1]].itemsize
+
+
+_LOCK = ".lock"
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock that the system drops when this process ends, however it ends; None where the disk has no locks."""
+    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_if_abandoned(partial: Path) -> None:
+    with suppress(OSError):  # it vanished meanwhile, or is not ours to remove
+        lock = _lock(partial)
+        if lock is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
