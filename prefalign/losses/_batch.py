@@ -37,7 +37,7 @@ class DrDPO(Loss):
         >>> DrDPO(beta=0.1)(PairLogps(zeros, zeros, zeros, zeros))
         tensor([0.6931, 0.6931])
 
-    Source: Wu et al. 2024, arXiv:2407.07880, Eq. 12.
+    Source: Wu et al. 2024, arXiv:2407.07880.
     """
 
     beta: float

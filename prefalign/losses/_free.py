@@ -180,7 +180,7 @@ class CPO(Composite):
         >>> CPO(beta=0.1)(PairLogps(-ones, -ones, chosen_tokens=ones, rejected_tokens=ones))  # log 2 + 1
         tensor([1.6931])
 
-    Source: Xu et al. 2024, arXiv:2401.08417, Eq. 5. Departure: the paper's likelihood is the sum over tokens
+    Source: Xu et al. 2024, arXiv:2401.08417. Departure: the paper's likelihood is the sum over tokens
     (`reduction="sum"`); the default is the token mean, as in the authors' code and in TRL, whose mean takes in the
     prompt too.
     """

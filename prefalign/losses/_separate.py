@@ -42,7 +42,7 @@ class NCA(_Separate):
         >>> NCA(beta=0.1)(PairLogps(zeros, zeros, zeros, zeros))  # 2 log 2
         tensor([1.3863])
 
-    Source: Chen et al. 2024, arXiv:2402.05369, Eq. 10 for two responses with hard labels.
+    Source: Chen et al. 2024, arXiv:2402.05369, for two responses with hard labels.
     """
 
     @property
@@ -77,7 +77,7 @@ class BCO(_Separate):
         >>> BCO(beta=0.1)(PairLogps(zeros, zeros, zeros, zeros))  # 2 log 2
         tensor([1.3863])
 
-    Source: Jung et al. 2024, arXiv:2404.04656, Eq. 9. Departure: the paper and LLaMA-Factory shift by the running mean
+    Source: Jung et al. 2024, arXiv:2404.04656. Departure: the paper and LLaMA-Factory shift by the running mean
     of the rewards, which is state and not a function of the batch; here the shift is a number.
     """
 

@@ -121,7 +121,7 @@ class Smoothed(SwapWrapper):
         >>> Smoothed(DPO(beta=0.1), flip_rate=0.2)(PairLogps(zeros, zeros, zeros, zeros))
         tensor([0.6931])
 
-    Source: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO", Eq. 3.
+    Source: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
     """
 
     @property
