@@ -86,7 +86,13 @@ def build(model_path: str, checkpointing: bool, bf16: bool) -> DPOTrainer:
         disable_tqdm=True,
     )
     rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 4)
-    return DPOTrainer(model, args=args, train_dataset=rows, processing_class=AutoTokenizer.from_pretrained(model_path))
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    trainer = DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
+    torch.manual_seed(0)
+    with torch.no_grad():  # an untouched reference would make every loss log 2, and prove nothing
+        for parameter in trainer.ref_model.parameters():
+            parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
+    return trainer
 
 
 def step(trainer: DPOTrainer, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
