@@ -14,6 +14,7 @@ from .._errors import PrefalignError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
+    "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
 }
 
 
