@@ -6,6 +6,8 @@ from .._errors import PrefalignError as _PrefalignError  # noqa: F401  (a guard,
 from ._catalogue import Catalogue as Catalogue
 from ._catalogue import Entry as Entry
 from ._catalogue import catalogue as catalogue
+from ._compare import Comparison as Comparison
+from ._compare import compare as compare
 from ._derive import coprime as coprime
 from ._derive import derive as derive
 from ._formula import Formula as Formula
