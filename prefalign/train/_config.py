@@ -13,7 +13,7 @@ from trl import DPOConfig
 from .._errors import ConfigError
 from ..losses import Loss
 from ..references import Reference
-from ._objective import read_loss, read_reference, trl_loss
+from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
         types: object = self.loss_type
         if isinstance(types, str):
             self.loss_type = [types]
-        self.given_loss_options = given_loss_options(self)
+        self.given_loss_options = given_loss_options(self, own=True)
         self.loss_object: Loss | None = None
         self.reference_object: Reference | None = None
         if self.on_bad_pairs not in ("drop", "error"):
@@ -87,7 +87,7 @@ class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
         if self.loss is not None:
             self.loss_object = read_loss(self.loss)
             # What is written to disk is text; a loss without a name in expressions is described by its formula.
-            self.loss = self.loss if isinstance(self.loss, str) else str(self.loss)
+            self.loss = expression_of(self.loss_object) or str(self.loss_object)
             self.loss_type = []
             check_beside_loss(self)
             check_effects(self)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .._errors import ConfigError
+from .._errors import ConfigError, LossError
 from ..losses import Loss, from_trl, parse_loss
-from ..references import Initial, NoReference, Reference, parse_reference
+from ..references import Initial, MovingAverage, NoReference, Reference, parse_reference
 from ._options import check_beside_loss, check_effects, trl_only
 
 
@@ -37,10 +37,15 @@ class Objective:
     @property
     def expression(self) -> str | None:
         """Text that makes the loss again; None for a loss that has no name in expressions."""
-        try:
-            return self.loss.expression
-        except ValueError:
-            return None
+        return expression_of(self.loss)
+
+
+def expression_of(loss: Loss) -> str | None:
+    """Text that makes the loss again; None for a loss that has no name in expressions."""
+    try:
+        return loss.expression
+    except LossError:
+        return None
 
 
 def read_loss(loss: object) -> Loss:
@@ -104,9 +109,11 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
         check_beside_loss(args)
         made, by_trl, beta = own, (), scale_of_rewards(own)
     chosen = _one_of("reference", reference, getattr(args, "reference_object", None), read_reference)
-    if chosen is None:
-        chosen = Initial() if made.needs_reference else NoReference()
     _check_pair(made, chosen, args)
+    if args.sync_ref_model:  # TRL's own loses its reference when a run is resumed, and does not know adapters
+        chosen = MovingAverage(alpha=args.ref_model_mixup_alpha, every=args.ref_model_sync_steps)
+    elif chosen is None:
+        chosen = Initial() if made.needs_reference else NoReference()
     return Objective(made, chosen, own is not None, by_trl, beta)
 
 
@@ -134,26 +141,26 @@ def _one_of(name: str, argument: object, option: Any, read: Any) -> Any:
     return value
 
 
-def _check_pair(loss: Loss, reference: Reference, args: Any) -> None:
-    if loss.needs_reference and not reference.needs_model:
+def _check_pair(loss: Loss, reference: Reference | None, args: Any) -> None:
+    if loss.needs_reference and reference is not None and not reference.needs_model:
         raise ConfigError(
             f"The loss needs a reference ({loss}), and `reference` is {reference.expression!r}. "
             'Use `reference="initial"`, or a loss that needs none, such as `loss="simpo(beta=2.0, gamma=1.0)"`.'
         )
     for name in ("sync_ref_model", "precompute_ref_log_probs"):
-        if not getattr(args, name):
-            continue
-        if not loss.needs_reference:
+        if getattr(args, name) and not loss.needs_reference:
             raise ConfigError(
                 f"`{name}=True` would have no effect: the loss needs no reference ({loss}). Leave it out."
             )
-        if not reference.fixed:
-            raise ConfigError(
-                f"`{name}=True` and `reference={reference.expression!r}` contradict each other: that reference changes "
-                "during training. Leave one of them out."
-            )
-    if args.sync_ref_model and not reference.is_start:
+    if reference is None:
+        return
+    if args.precompute_ref_log_probs and not reference.fixed:
+        raise ConfigError(
+            f"`precompute_ref_log_probs=True` and `reference={reference.expression!r}` contradict each other: that "
+            "reference changes during training. Leave one of them out."
+        )
+    if args.sync_ref_model:
         raise ConfigError(
             f"`sync_ref_model=True` and `reference={reference.expression!r}` contradict each other. Leave one of them "
-            "out; a reference that follows the policy is `moving_average(...)`."
+            'out; `sync_ref_model` is short for `reference="moving_average(alpha=0.6, every=512)"`.'
         )

@@ -57,14 +57,16 @@ _RULES: tuple[_Rule, ...] = (
     ),
     ("padding_free", False, lambda a: False, "TRL has disabled it: leave it out."),
 )
-# Values that say "not given", for `PrefConfig` (None, or an empty list once a loss replaced them) and for `DPOConfig`.
-_LOSS_OPTIONS: dict[str, tuple[object, ...]] = {
-    "loss_type": (None, [], ["sigmoid"]),
-    "loss_weights": (None,),
-    "label_smoothing": (0.0,),
-    "beta": (None, 0.1),
-    "discopop_tau": (0.05,),
+# The options of TRL's loss types, with their defaults in `DPOConfig`.
+_LOSS_OPTIONS: dict[str, object] = {
+    "loss_type": ["sigmoid"],
+    "loss_weights": None,
+    "label_smoothing": 0.0,
+    "beta": 0.1,
+    "discopop_tau": 0.05,
 }
+# Their values in a `PrefConfig` that was not given them, or whose loss has replaced them.
+_NOT_GIVEN: dict[str, tuple[object, ...]] = {"loss_type": (None, []), "beta": (None,)}
 # What TRL applies between the log-probabilities and its own loss types.
 _TRL_ONLY: tuple[tuple[str, object], ...] = (
     ("use_weighting", False),
@@ -98,12 +100,18 @@ def trl_only(args: Any) -> list[str]:
     return [name for name, default in _TRL_ONLY if getattr(args, name) != default]
 
 
-def given_loss_options(args: Any) -> dict[str, Any]:
-    """The options of TRL's loss types that were given, with their values; `args` may be a plain `DPOConfig`."""
+def given_loss_options(args: Any, own: bool = False) -> dict[str, Any]:
+    """The options of TRL's loss types that were given, with their values.
+
+    Args:
+        args: Training arguments.
+        own: They are a `PrefConfig` that is being made: not-given options have not been filled in yet.
+    """
     kept = getattr(args, "given_loss_options", None)
     if kept is not None:
         return dict(kept)
-    return {name: getattr(args, name) for name, unset in _LOSS_OPTIONS.items() if getattr(args, name) not in unset}
+    unset = {name: (default,) for name, default in _LOSS_OPTIONS.items()} | (_NOT_GIVEN if own else {})
+    return {name: getattr(args, name) for name in _LOSS_OPTIONS if getattr(args, name) not in unset[name]}
 
 
 def check_effects(args: Any) -> None:

@@ -53,6 +53,7 @@ def check_model_options(model: Any, args: Any) -> None:
 def mirror(objective: Objective, args: Any) -> None:
     """Let the training arguments, which are logged and saved, say what is trained."""
     args.reference = objective.reference.expression
+    args.sync_ref_model = False  # the reference does it
     if objective.own:
         args.loss, args.loss_type, args.beta = objective.expression or objective.formula, [], None
 

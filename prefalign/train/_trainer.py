@@ -91,7 +91,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
-        self.watch = Watch(from_reference=self.reference.is_start and not args.sync_ref_model)
+        self.watch = Watch(from_reference=self.reference.is_start)
         super().__init__(
             model=model,
             ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),

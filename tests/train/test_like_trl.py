@@ -1,4 +1,4 @@
-"""Trajectories against TRL's own trainer: every number that TRL logs and the final weights are equal, to the last bit."""
+"""Trajectories against TRL's own trainer: all that TRL logs and the final weights are equal to the last bit."""
 
 from __future__ import annotations
 
