@@ -15,6 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
     "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
+    "report": ("_report", "Turn a run into one HTML page with curves, samples and a verdict."),
+    "derive": ("_derive", "Read an equation or a named loss into logic."),
+    "compare": ("_compare", "Say how losses relate by preference entailment."),
+    "lattice": ("_lattice", "Order losses by entailment, and draw the order."),
 }
 
 

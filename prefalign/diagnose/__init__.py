@@ -5,6 +5,13 @@ from __future__ import annotations
 from ._interval import Interval as Interval
 from ._interval import interval as interval
 from ._interval import paired_interval as paired_interval
+from ._report import Report as Report
+from ._report import write_report as write_report
+from ._run import Run as Run
+from ._run import Series as Series
+from ._run import read_run as read_run
 from ._samples import Sample as Sample
 from ._samples import read_samples as read_samples
 from ._samples import write_samples as write_samples
+from ._verdict import Remark as Remark
+from ._verdict import judge as judge

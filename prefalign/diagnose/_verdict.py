@@ -1,0 +1,242 @@
+"""The run in plain words, and the next thing to try; every threshold stands in docs/report.md."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from .._errors import PrefalignError
+from ._interval import Interval, paired_interval
+from ._run import Run, Series
+
+Level = Literal["good", "note", "warn", "bad"]
+
+DISPLACED = 0.5  # share of pairs whose chosen completion lost probability
+FAR = 0.1  # nats per token from the reference
+GAP = 0.15  # training accuracy above evaluation accuracy
+STILL = 0.01  # reward margin gained, in units of the reward
+CONTRADICTIONS = 0.02  # share of rows that contradict another
+_NOISE_AWARE = re.compile(r"\b(robust|smoothed|dr_dpo|holder_dpo|cdpo)\s*\(")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing worth saying about a run.
+
+    Args:
+        level: How it is meant.
+        headline: The finding, in one sentence.
+        detail: The numbers, and how to read them.
+        remedy: The next thing to try, or an empty string.
+        code: What to write for it: a loss expression or an option, or an empty string.
+    """
+
+    level: Level
+    headline: str
+    detail: str
+    remedy: str = ""
+    code: str = ""
+
+
+def gold_change(run: Run, seed: int = 0) -> Interval | None:
+    """Mean change of the gold reward with its 95 % interval over prompts; None where no sample has one."""
+    scored = [sample for sample in run.samples if sample.gold_before is not None and sample.gold_after is not None]
+    if not scored:
+        return None
+    before = [float(sample.gold_before or 0.0) for sample in scored]
+    after = [float(sample.gold_after or 0.0) for sample in scored]
+    return paired_interval(before, after, seed, groups=[sample.prompt for sample in scored])
+
+
+def judge(run: Run) -> list[Remark]:
+    """What there is to say about a run, the most important first."""
+    makers = (_stopped, _gold, _learning, _overfitting, _noise, _displacement, _distance)
+    remarks = [remark for maker in makers if (remark := maker(run)) is not None]
+    if not remarks:
+        remarks.append(
+            Remark(
+                "note",
+                "The log holds too little to judge the run.",
+                "No known metric was logged.",
+                "Set `logging_steps`.",
+            )
+        )
+    order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
+    return sorted(remarks, key=lambda remark: order[remark.level])
+
+
+def metric(run: Run, name: str) -> Series | None:
+    """A metric of evaluation, which is measured on data that is not trained on, or else of training."""
+    return run.evaluation.get(name) or run.train.get(name)
+
+
+def _stopped(run: Run) -> Remark | None:
+    if not run.max_steps or run.step >= run.max_steps:
+        return None
+    return Remark(
+        "warn",
+        f"The log ends at step {run.step} of {run.max_steps}.",
+        "The run was stopped, is still going on, or its last checkpoint lies before its end.",
+        "Go on from the last checkpoint.",
+        "resume_from_checkpoint: true",
+    )
+
+
+def _gold(run: Run) -> Remark | None:
+    change = gold_change(run)
+    if change is None:
+        return None
+    shown = f"{change.mean:+.3f}, 95 % interval [{change.low:+.3f}, {change.high:+.3f}], bootstrapped over prompts"
+    if change.low > 0:
+        return Remark("good", "The gold reward rose, by more than its noise.", f"Mean change {shown}.")
+    if change.high < 0:
+        return Remark(
+            "bad",
+            "The gold reward fell.",
+            f"Mean change {shown}. The model may fit the labels and not what they stand for.",
+            "Stay closer to the reference: a larger beta, fewer steps, or a soup as the reference.",
+            "reference: soup(a, b)",
+        )
+    return Remark(
+        "note",
+        "The gold reward did not change by more than its noise.",
+        f"Mean change {shown}.",
+        "Score more prompts before concluding anything, or train longer.",
+    )
+
+
+def _learning(run: Run) -> Remark | None:
+    margins = metric(run, "rewards/margins")
+    if margins is None:
+        return None
+    accuracy = metric(run, "rewards/accuracies")
+    where = "on the evaluation data" if "rewards/margins" in run.evaluation else "on the training data"
+    share = f"; it prefers the chosen completion in {accuracy.end():.0%} of the pairs" if accuracy is not None else ""
+    gained = margins.end() - (margins.start() if len(margins.values) > 1 else 0.0)
+    detail = f"The reward margin {where} went from {margins.start():.3g} to {margins.end():.3g}{share}."
+    if gained < -STILL:
+        return Remark(
+            "bad",
+            "The policy learned the opposite of the labels.",
+            detail,
+            "Check that chosen and rejected are not exchanged.",
+        )
+    if gained < STILL:
+        return Remark(
+            "warn",
+            "The policy has hardly moved.",
+            detail,
+            "Raise the learning rate tenfold (LoRA takes 1e-5 to 5e-4), or train longer.",
+        )
+    return Remark("good", "The policy learned to prefer the chosen completions.", detail)
+
+
+def _overfitting(run: Run) -> Remark | None:
+    train, held_out = run.train.get("rewards/accuracies"), run.evaluation.get("rewards/accuracies")
+    if train is None or held_out is None or train.end() - held_out.end() < GAP:
+        return None
+    detail = f"Accuracy is {train.end():.0%} in training, but {held_out.end():.0%} on the evaluation data."
+    loss = run.evaluation.get("loss")
+    if loss is not None and loss.values[-1] > loss.values.min() + 0.02:
+        best = int(loss.steps[loss.values.argmin()])
+        detail += (
+            f" The evaluation loss was lowest at step {best} ({loss.values.min():.3g}; now {loss.values[-1]:.3g})."
+        )
+    return Remark(
+        "warn",
+        "The training labels are being memorised.",
+        detail,
+        "Train fewer epochs; if labels may be wrong, use a robust loss.",
+        _robust(run),
+    )
+
+
+def _noise(run: Run) -> Remark | None:
+    expression = run.text("loss", "expression")
+    injected = run.number("noise_rate")
+    measured = run.number("data", "train", "flip_rate")
+    rate = injected if injected is not None else measured
+    if _NOISE_AWARE.search(expression):
+        loss = run.train.get("loss")
+        if loss is not None and loss.end() < 0:
+            return Remark(
+                "note",
+                "The robust loss is below zero.",
+                f"It ended at {loss.end():.3g}. That is no fault: it subtracts the loss of the exchanged pair, so "
+                "it has no lower bound. But memorised pairs keep pushing.",
+                "Watch the evaluation metrics rather than this loss, and stop when they turn.",
+            )
+        return None
+    if rate is None or rate < CONTRADICTIONS:
+        return None
+    source = "were flipped on purpose" if injected is not None else "seem flipped, judging by repeated pairs"
+    return Remark(
+        "warn",
+        f"About {rate:.0%} of the labels {source}, and the loss takes every label for right.",
+        "A loss that knows the flip rate has, on average, the gradient of clean labels.",
+        "Tell the loss about the noise.",
+        _robust(run, rate),
+    )
+
+
+def _displacement(run: Run) -> Remark | None:
+    share, change = metric(run, "displacement"), metric(run, "logps/chosen_change")
+    if share is None or change is None:
+        return None
+    detail = (
+        f"The chosen completion lost probability in {share.end():.0%} of the pairs, {change.end():+.1f} nats on average"
+    )
+    rejected = metric(run, "logps/rejected_change")
+    detail += f"; the rejected one changed by {rejected.end():+.1f} nats." if rejected is not None else "."
+    if share.end() <= DISPLACED or change.end() >= 0:
+        return Remark("good", "The chosen completions kept their probability.", detail)
+    return Remark(
+        "warn",
+        "The chosen completions became less likely (displacement).",
+        f"{detail} Such losses reward only the difference, so both may fall together and the mass goes elsewhere.",
+        "Add a supervised term on the chosen completions (RPO).",
+        _checked(run, "{} + 0.005*sft(reduction='sum')"),
+    )
+
+
+def _distance(run: Run) -> Remark | None:
+    distance = metric(run, "kl")
+    if distance is None:
+        return None
+    end = distance.end()
+    detail = f"It ended {end:.3g} nats per token away, estimated on the data's own tokens."
+    if end <= FAR:
+        return Remark("note", "The policy stayed near its reference.", detail)
+    beta = run.number("loss", "beta")
+    larger = f" (beta {beta:g} to {2 * beta:g})" if beta else ""
+    return Remark(
+        "warn",
+        "The policy moved far from its reference.",
+        f"{detail} Far away, the rewards that the loss sees say little about the texts that are sampled.",
+        f"Pull harder{larger}, take fewer steps, or compare with a soup of two models, which moves with less loss.",
+        "reference: soup(a, b)",
+    )
+
+
+def _robust(run: Run, rate: float | None = None) -> str:
+    if _NOISE_AWARE.search(run.text("loss", "expression")):
+        return ""
+    shown = min(round(rate, 2), 0.45) if rate is not None else 0.1
+    return _checked(run, f"robust({{}}, flip_rate={shown:g})")
+
+
+def _checked(run: Run, pattern: str) -> str:
+    """The run's loss put into `pattern`, if that is a loss; otherwise DPO in its place."""
+    from ..losses import parse_loss
+
+    for inner in (run.text("loss", "expression"), "dpo(beta=0.1)"):
+        if not inner:
+            continue
+        expression = pattern.format(inner)
+        try:
+            parse_loss(expression)
+        except PrefalignError:
+            continue
+        return f"loss: {expression}"
+    return ""
