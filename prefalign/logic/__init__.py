@@ -8,6 +8,7 @@ from ._catalogue import Entry as Entry
 from ._catalogue import catalogue as catalogue
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
+from ._compare import describe as describe
 from ._derive import coprime as coprime
 from ._derive import derive as derive
 from ._formula import Formula as Formula
@@ -19,6 +20,7 @@ from ._order import equivalent as equivalent
 from ._order import join as join
 from ._order import meet as meet
 from ._order import same_ratio as same_ratio
+from ._polynomial import show as show
 from ._rules import LINKS as LINKS
 from ._rules import Link as Link
 from ._rules import Rule as Rule

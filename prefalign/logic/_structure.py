@@ -297,6 +297,30 @@ class PreferenceStructure:
                 return plain
         raise SpecError("`without_reference` needs a reference form, top ∧ R(l) over bottom ∧ R(w); this is none.")
 
+    def table(self) -> str:
+        """The truth table as text: a row is on top ✓, on the bottom ✗, on both sides, or on neither –.
+
+        Example:
+            >>> print(PreferenceStructure.from_rows("bvxo").table())
+            M(w)  M(l)  side
+            ────  ────  ────
+            T     T     both
+            T     F     ✓
+            F     T     ✗
+            F     F     –
+        """
+        from ._table import structure_table
+
+        return str(structure_table(self))
+
+    def _repr_html_(self) -> str:
+        from ._table import structure_page
+
+        return str(structure_page(self))
+
+    def _repr_latex_(self) -> str:
+        return rf"$P = {self.P.latex},\quad P_C = {self.P_C.latex},\quad P_A = {self.P_A.latex}$"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PreferenceStructure):
             return NotImplemented

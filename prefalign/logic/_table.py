@@ -32,9 +32,11 @@ def structure_table(structure: PreferenceStructure) -> str:
     return _text(*_structure_cells(structure))
 
 
-def structure_html(structure: PreferenceStructure) -> str:
-    """The column of a structure as an HTML table."""
-    return _html(*_structure_cells(structure))
+def structure_page(structure: PreferenceStructure) -> str:
+    """P, P_C and P_A of a structure, and its truth table where it fits, as HTML."""
+    parts = [f"<p>{name} = {escape(str(getattr(structure, name)))}</p>" for name in ("P", "P_C", "P_A")]
+    table = [_html(*_structure_cells(structure))] if len(structure.atoms) <= _MAX_SHOWN else []
+    return "\n".join([*parts, *table])
 
 
 def _formula_cells(formula: Formula, atoms: Sequence[str] | None) -> tuple[list[str], list[list[str]]]:
