@@ -12,9 +12,10 @@ import torch
 from prefalign import PrefalignError
 from prefalign.cli import main
 from prefalign.cli.demo import Settings, _run, gold_rewards, model_path, run_demo
-from prefalign.cli.demo._evaluate import accuracy, bootstrap, summed_logps
+from prefalign.cli.demo._evaluate import summed_logps
 from prefalign.cli.demo._model import HUB_ID
 from prefalign.cli.demo._sampling import whole_sentences
+from prefalign.diagnose import read_samples
 from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
 
 # peft asks the model about checkpointing by transformers' old name.
@@ -55,18 +56,6 @@ def test_samples_are_cut_to_whole_sentences(text, kept):
     assert whole_sentences(text) == kept
 
 
-def test_the_bootstrap_interval_of_coin_flips_is_the_binomial_one():
-    flips = np.repeat([0.0, 1.0], 50)
-    estimate = bootstrap(flips, lambda u: u.mean(-1))
-    # Quantiles 0.025 and 0.975 of Binomial(100, 1/2) / 100.
-    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.4, 0.6)
-
-
-def test_a_margin_of_zero_counts_one_half():
-    assert accuracy(np.array([2.0, -1.0, 0.0, 0.0])) == 0.5
-    assert accuracy(np.array([2.0, 1.0, 0.0, -1.0])) == 0.625
-
-
 def test_summed_logps_are_the_completions_own_with_the_end_of_text():
     model, tokenizer = tiny_model().eval(), tiny_tokenizer()
     texts = [("Film:", " good"), ("A much longer prompt,", " bad and long")]
@@ -92,8 +81,9 @@ def test_a_finished_demo_leaves_numbers_a_picture_and_an_adapter(finished):
     before, after = (json.loads((finished / f"{when}.json").read_text("utf-8")) for when in ("before", "after"))
     assert len(before["texts"]) == len(after["gold"]) == 8
     change = np.mean(after["chosen"]) - np.mean(before["chosen"])
-    assert result["chosen_change"]["value"] == pytest.approx(change)
+    assert result["chosen_change"]["mean"] == pytest.approx(change)
     assert change != 0
+    assert len(read_samples(finished / "samples.jsonl")) == 8
 
 
 def test_the_trained_labels_are_the_flipped_ones(finished):
@@ -198,7 +188,7 @@ def test_a_miniature_of_the_demo_runs_on_the_real_model(tmp_path):
     assert (tmp_path / "models" / "SmolLM2-135M-Instruct" / "model.safetensors").is_file()
     # What a language model writes here has words and a score; what broken weights write has neither.
     assert result["words_before"] > 5
-    assert -1 <= result["gold_before"]["value"] <= 1
+    assert -1 <= result["gold_before"]["mean"] <= 1
     before = json.loads((tmp_path / "demo" / "before.json").read_text("utf-8"))
     assert np.mean(before["chosen"]) > -120  # nats; a uniform guess over the vocabulary costs 10.8 a token
     assert dataclasses.asdict(settings).items() <= json.loads((tmp_path / "demo" / "demo.json").read_text()).items()

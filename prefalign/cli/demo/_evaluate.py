@@ -1,9 +1,8 @@
-"""What the demo measures on held-out prompts: gold rewards, pair accuracy, displacement, with bootstrap intervals."""
+"""What the demo measures on held-out pairs: log-probabilities, and which side a margin is on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,36 +16,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap(units: Floats, statistic: Callable[[Floats], Floats], seed: int = 0, draws: int = 10_000) -> Estimate:
-    """The statistic of `units` with its 95 % percentile-bootstrap interval.
-
-    Args:
-        units: Shape (units, ...): what is drawn again with replacement, along the first axis.
-        statistic: Takes units of shape (draws, units, ...) and returns one value per draw.
-        seed: Seed of the draws.
-        draws: Number of resamples.
+def sides(margins: Floats) -> Floats:
+    """1 where a margin is positive, 0 where it is negative; zero is no opinion and counts one half.
 
     Example:
-        >>> bootstrap(np.ones(5), lambda u: u.mean(1))
-        Estimate(value=1.0, low=1.0, high=1.0)
+        >>> sides(np.array([2.0, -1.0, 0.0])).tolist()
+        [1.0, 0.0, 0.5]
     """
-    rows = np.random.default_rng(seed).integers(len(units), size=(draws, len(units)))
-    low, high = np.quantile(statistic(units[rows]), [0.025, 0.975])
-    return Estimate(float(statistic(units[None])[0]), float(low), float(high))
-
-
-def accuracy(margins: Floats) -> Floats:
-    """Share of positive margins along the last axis; a margin of zero is no opinion and counts one half."""
-    return np.asarray(((margins > 0) + 0.5 * (margins == 0)).mean(-1))
+    return np.asarray((margins > 0) + 0.5 * (margins == 0))
 
 
 @torch.no_grad()

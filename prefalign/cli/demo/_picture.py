@@ -62,7 +62,7 @@ def _rewards(axes: Axes, before: list[float], after: list[float], result: dict[s
         axes,
         "Gold reward of samples on held-out prompts",
         f"mean {np.mean(before):+.2f} → {np.mean(after):+.2f}: "
-        f"change {change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]",
+        f"change {change['mean']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]",
     )
     axes.set_xlabel("VADER compound score (dashed: means)")
     axes.set_ylabel("samples")
@@ -111,8 +111,8 @@ def _pairs(axes: Axes, chosen: np.ndarray, rejected: np.ndarray, result: dict[st
     _title(
         axes,
         "Held-out pairs, true labels",
-        f"{100 * result['accuracy']['value']:.0f} % side with the truth; "
-        f"the better one fell in {100 * result['displaced']['value']:.0f} %",
+        f"{100 * result['accuracy']['mean']:.0f} % side with the truth; "
+        f"the better one fell in {100 * result['displaced']['mean']:.0f} %",
     )
     axes.set_xlabel("better completion: change of log-probability, nats")
     axes.set_ylabel("worse completion: likewise")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...diagnose import interval, write_samples
 from ...losses import parse_loss
 from ...references import write_json
 from . import _words
-from ._evaluate import accuracy, bootstrap, summed_logps
+from ._evaluate import sides, summed_logps
 from ._model import model_path
 from ._picture import draw
 from ._sampling import gold_rewards, load, sample
@@ -65,6 +66,8 @@ def run_demo(settings: Settings, out: Path, data: Path | None = None, fresh: boo
     before, after, record = _measure_and_train(settings, loss, path, noisy, heldout, out)
     result = summarise(before, after, heldout, settings.samples) | record
     write_json(out / "result.json", result)
+    repeated = [prompt for prompt in heldout["prompt"] for _ in range(settings.samples)]
+    write_samples(out, repeated, before.texts, after.texts, before.gold, after.gold)
     draw(out / "demo.png", before, after, result, _history(out))
     _words.report(out, result, before, after, heldout["prompt"], settings)
     return result
@@ -111,17 +114,17 @@ def _measure(model: Any, tokenizer: Any, heldout: Dataset, settings: Settings, f
 
 def summarise(before: Measurement, after: Measurement, heldout: Dataset, samples: int) -> dict[str, Any]:
     """The demo's numbers, each with a 95 % bootstrap interval over held-out prompts."""
-    gold = np.stack([np.reshape(m.gold, (-1, samples)).mean(1) for m in (before, after)], axis=1)
+    prompts = [row for row in range(len(heldout)) for _ in range(samples)]
     chosen = np.subtract(after.chosen, before.chosen)
     rejected = np.subtract(after.rejected, before.rejected)
     estimates = {
-        "gold_before": bootstrap(gold[:, 0], lambda u: u.mean(-1)),
-        "gold_after": bootstrap(gold[:, 1], lambda u: u.mean(-1)),
-        "gold_change": bootstrap(gold[:, 1] - gold[:, 0], lambda u: u.mean(-1)),
-        "accuracy": bootstrap(chosen - rejected, accuracy),
-        "chosen_change": bootstrap(chosen, lambda u: u.mean(-1)),
-        "rejected_change": bootstrap(rejected, lambda u: u.mean(-1)),
-        "displaced": bootstrap((chosen < 0).astype(float), lambda u: u.mean(-1)),
+        "gold_before": interval(before.gold, groups=prompts),
+        "gold_after": interval(after.gold, groups=prompts),
+        "gold_change": interval(np.subtract(after.gold, before.gold), groups=prompts),
+        "accuracy": interval(sides(chosen - rejected)),
+        "chosen_change": interval(chosen),
+        "rejected_change": interval(rejected),
+        "displaced": interval(chosen < 0),
     }
     return {
         **{name: dataclasses.asdict(estimate) for name, estimate in estimates.items()},

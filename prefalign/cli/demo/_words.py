@@ -97,11 +97,11 @@ def hints(settings: Settings) -> list[str]:
 
 
 def _number(estimate: dict[str, float], places: int = 3) -> str:
-    return "{value:+.{p}f} [{low:+.{p}f}, {high:+.{p}f}]".format(p=places, **estimate)
+    return "{mean:+.{p}f} [{low:+.{p}f}, {high:+.{p}f}]".format(p=places, **estimate)
 
 
 def _percent(estimate: dict[str, float]) -> str:
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * estimate[key] for key in ("value", "low", "high")))
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * estimate[key] for key in ("mean", "low", "high")))
 
 
 def _one_line(text: str) -> str:
