@@ -1,4 +1,8 @@
 """Where logic and torch meet: code into rules (`derive`), rules into losses (`to_loss`, `logic`)."""
 
 from ._derive import derive as derive
+from ._loss import GroupLoss as GroupLoss
+from ._loss import LogicLoss as LogicLoss
 from ._reading import Reading as Reading
+from ._to_loss import logic as logic
+from ._to_loss import to_loss as to_loss

@@ -313,7 +313,7 @@ def _float(x: Any) -> float:
 
 def _reduce(x: SymTensor, reduction: str) -> SymTensor:
     functions = {"mean": _mean, "sum": _sum_op, "none": lambda t: t}
-    return functions[reduction](x)  # type: ignore[no-any-return]
+    return functions[reduction](x)  # type: ignore[no-any-return, operator]
 
 
 @op("binary_cross_entropy_with_logits")

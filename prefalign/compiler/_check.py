@@ -20,7 +20,7 @@ from ._numeric import holds
 from ._reading import Reading
 from ._trace import evaluate
 
-_SCALES = (0.7, 5.0, 40.0, 150.0)
+SCALES = (0.7, 5.0, 40.0, 150.0)
 _PAIRS = 3
 _RTOL = 2e-5
 
@@ -31,6 +31,7 @@ def check(
     given: Mapping[str, Any],
     hypers: Mapping[str, float],
     groups: int = 0,
+    scales: tuple[float, ...] = SCALES,
 ) -> Reading:
     """`reading` with its `batch` filled in, if it agrees with the code on random batches.
 
@@ -38,25 +39,34 @@ def check(
         DerivationError: It does not.
     """
     ways: list[tuple[str, ...]] | None = None
-    for seed, scale in enumerate(_SCALES):
-        for pairs in (_PAIRS, 1):
-            try:
-                q = _draw(seed, pairs, scale, hypers, groups, torch.float64)
-                theirs = evaluate(function, q, given)
-            except Exception:
-                if pairs > 1:
-                    continue  # code that only takes one pair at a time
-                try:
-                    q = _draw(seed, pairs, scale, hypers, groups, torch.float32)
-                    theirs = evaluate(function, q, given)
-                except Exception as error:
-                    raise DerivationError(f"The code fails on random pairs: {type(error).__name__}: {error}") from error
-            here = _agreeing(reading, q, theirs, ways)
-            if not here:
-                raise DerivationError(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
-            # One pair cannot tell a mean from a sum.
-            ways = here if pairs > 1 else ways
+    for seed, scale in enumerate(scales):
+        q, theirs = _sample(function, given, hypers, groups, seed, scale)
+        here = _agreeing(reading, q, theirs, ways)
+        if not here:
+            raise DerivationError(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
+        # One pair cannot tell a mean from a sum.
+        ways = here if q.counts["w"].numel() > 1 else ways
     return replace(reading, batch=(ways or [("pairs",)])[0])
+
+
+def _sample(
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    hypers: Mapping[str, float],
+    groups: int,
+    seed: int,
+    scale: float,
+) -> tuple[Quantities, Tensor]:
+    """Random pairs and what the code makes of them: several pairs, or one for code that only takes one."""
+    errors: list[Exception] = []
+    for pairs, dtype in ((_PAIRS, torch.float64), (1, torch.float64), (_PAIRS, torch.float32)):
+        q = _draw(seed, pairs, scale, hypers, groups, dtype)
+        try:
+            return q, evaluate(function, q, given)
+        except Exception as error:
+            errors.append(error)
+    first = errors[0]
+    raise DerivationError(f"The code fails on random pairs: {type(first).__name__}: {first}") from first
 
 
 def _draw(

@@ -12,7 +12,7 @@ from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss
 from . import _symbols as sy
-from ._check import check
+from ._check import SCALES, check
 from ._read import read
 from ._reading import Reading, reading
 from ._trace import Formula, trace
@@ -70,7 +70,7 @@ def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, g
         if not found.hyperparameters:
             return found
         moved = {key: value * 0.83 for key, value in formula.hypers.items()}
-        check(found, function, given, moved, groups)
+        check(found, function, given, moved, groups, scales=SCALES[1:2])
         return found
     except PrefalignError as first:
         if not formula.hypers:
