@@ -11,6 +11,7 @@ from .._errors import CheckpointError
 from ..references import load_state, save_state
 from ._guard import check_weights
 from ._record import run_record, write_run
+from ._trl import set_tokens_seen, tokens_seen
 
 if TYPE_CHECKING:
     from ._trainer import PrefTrainer
@@ -58,7 +59,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
-            save_state(folder, WATCH_STATE, watch)
+            save_state(folder, WATCH_STATE, {**watch, "num_tokens": tokens_seen(self.trainer)})
 
     def _restore(self, folder: Path) -> None:
         reference = self.trainer.reference
@@ -78,4 +79,5 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         reference.load_state_dict(saved)
         watched = load_state(folder, WATCH_STATE)
         if watched is not None:
+            set_tokens_seen(self.trainer, watched["num_tokens"])
             self.trainer.watch.load_state_dict(watched)

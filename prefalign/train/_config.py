@@ -102,6 +102,15 @@ class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
         self._choose_for_machine()
         super().__post_init__()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # transformers pickles the arguments beside every checkpoint; a reference may hold models.
+        return {**self.__dict__, "loss_object": None, "reference_object": None}
+
+    def __copy__(self) -> PrefConfig:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
     def _choose_for_machine(self) -> None:
         on_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:

@@ -101,14 +101,14 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
         LossError: A hyperparameter is out of range.
         ParseError: An expression cannot be read.
     """
-    own = _one_of("loss", loss, getattr(args, "loss_object", None), read_loss)
+    own = _one_of("loss", loss, _in_args(args, "loss"), read_loss)
     if own is None:
         check_effects(args)
         made, by_trl, beta = trl_loss(args), tuple(trl_only(args)), args.beta
     else:
         check_beside_loss(args)
         made, by_trl, beta = own, (), scale_of_rewards(own)
-    chosen = _one_of("reference", reference, getattr(args, "reference_object", None), read_reference)
+    chosen = _one_of("reference", reference, _in_args(args, "reference"), read_reference)
     _check_pair(made, chosen, args)
     if args.sync_ref_model:  # TRL's own loses its reference when a run is resumed, and does not know adapters
         chosen = MovingAverage(alpha=args.ref_model_mixup_alpha, every=args.ref_model_sync_steps)
@@ -129,8 +129,15 @@ def scale_of_rewards(loss: Loss) -> float:
     return 1.0
 
 
+def _in_args(args: Any, name: str) -> Any:
+    """The object in the training arguments; its text, if the arguments were unpickled; None in a `DPOConfig`."""
+    made = getattr(args, f"{name}_object", None)
+    return getattr(args, name, None) if made is None else made
+
+
 def _one_of(name: str, argument: object, option: Any, read: Any) -> Any:
     """The value given to the constructor, or else the one in the training arguments; both only if they are equal."""
+    option = None if option is None else read(option)
     if argument is None:
         return option
     value = read(argument)

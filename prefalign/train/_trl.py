@@ -149,6 +149,16 @@ def signature_columns(trainer: Any) -> None:
         trainer._signature_columns.append(PAIR_INDEX)
 
 
+def tokens_seen(trainer: Any) -> float:
+    """TRL's metric `num_tokens`, which TRL itself forgets when a run is resumed."""
+    return float(trainer._total_train_tokens)
+
+
+def set_tokens_seen(trainer: Any, count: float) -> None:
+    """Go on counting from `count`."""
+    trainer._total_train_tokens = count
+
+
 def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
     """Log the mean of `value` over the batches until the next log, among TRL's own metrics."""
     trainer._metrics[mode][name].append(value)
