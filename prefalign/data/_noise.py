@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -11,6 +13,9 @@ from ._columns import find_layout
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# Fewer rows are flipped within a second or so.
+_QUICK = 50_000
 
 FlipMode = Literal["exact", "bernoulli"]
 
@@ -76,7 +81,23 @@ def flip_labels(dataset: Dataset, rate: float, seed: int, *, mode: FlipMode = "e
     features = dataset.features.copy()
     features["flipped"] = Value("bool")
     plain = dataset.with_format(None)
-    return plain.map(exchange, batched=True, with_indices=True, features=features, desc="Flipping labels")
+    with _bar_for(len(dataset)):
+        return plain.map(exchange, batched=True, with_indices=True, features=features, desc="Flipping labels")
+
+
+@contextmanager
+def _bar_for(rows: int) -> Iterator[None]:
+    """Leaves the library's progress bar on only where there is time to see it."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if rows > _QUICK or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _columns_of(dataset: Dataset) -> list[str]:

@@ -90,7 +90,6 @@ def _render(run: Run, remarks: list[Remark], pictures: list[Picture], samples: i
         name=run.folder.resolve().name,
         step=run.step,
         remarks=remarks,
-        next_step=next((remark for remark in remarks if remark.remedy), None),
         tiles=list(_tiles(run)),
         formula=run.text("loss", "formula"),
         expression=run.text("loss", "expression"),
@@ -113,7 +112,7 @@ def _tiles(run: Run) -> Iterator[Tile]:
     """The numbers that matter most, of evaluation where there was one."""
     gold = gold_change(run)
     if gold is not None:
-        yield Tile("Gold reward", f"{gold.mean:+.3f}", f"95 %: {gold.low:+.3f} to {gold.high:+.3f}")
+        yield Tile("Gold reward, change", f"{gold.mean:+.3f}", f"95 %: {gold.low:+.3f} to {gold.high:+.3f}")
     formats = (
         ("loss", "Loss", "{:.3f}"),
         ("rewards/accuracies", "Pair accuracy", "{:.0%}"),

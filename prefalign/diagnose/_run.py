@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from ._samples import SAMPLES_FILE, Sample, read_samples
 
 RUN_FILE = "prefalign_run.json"
 STATE_FILE = "trainer_state.json"
+# Beyond it, sums and axes overflow: such a number is as good as infinite.
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +183,7 @@ def _finite(value: object) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST else None  # false for NaN
 
 
 def _read_json(file: Path) -> object:

@@ -50,7 +50,7 @@ def gold_change(run: Run, seed: int = 0) -> Interval | None:
 
 
 def judge(run: Run) -> list[Remark]:
-    """What there is to say about a run, the most important first."""
+    """What there is to say about a run: the gold reward where there is one, then what is wrong, then what went well."""
     makers = (_stopped, _gold, _learning, _overfitting, _noise, _displacement, _distance)
     remarks = [remark for maker in makers if (remark := maker(run)) is not None]
     if not remarks:
@@ -63,7 +63,8 @@ def judge(run: Run) -> list[Remark]:
             )
         )
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
-    return sorted(remarks, key=lambda remark: order[remark.level])
+    gold = _gold(run)  # the one number that training could not see: it comes first whatever it says
+    return sorted(remarks, key=lambda remark: (remark != gold, order[remark.level]))
 
 
 def metric(run: Run, name: str) -> Series | None:
