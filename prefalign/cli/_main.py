@@ -15,6 +15,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
     "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
+    "soup": ("_soup", "Average checkpoints or adapters into one."),
+    "path": ("_path", "Measure and draw the loss between checkpoints."),
     "report": ("_report", "Turn a run into one HTML page with curves, samples and a verdict."),
     "derive": ("_derive", "Read an equation or a named loss into logic."),
     "compare": ("_compare", "Say how losses relate by preference entailment."),

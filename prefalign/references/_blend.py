@@ -100,25 +100,48 @@ def write_blend(
 
 
 def one_tensor(ingredient: Ingredient, name: str) -> Iterator[torch.Tensor]:
-    """One ingredient's version of a tensor, an adapter's product added, in flat float64 pieces."""
+    """One ingredient's version of a tensor, an adapter's product added, in flat float64 pieces.
+
+    Each piece is overwritten by the next.
+    """
+    buffers = _Buffers()
     for chunk in _chunks(plan_tensor([ingredient], (1.0,), name)):
-        yield _add_block(chunk, _read(chunk))
+        data = _read(chunk, buffers)
+        yield _add_block(chunk, data, buffers)
 
 
 def stream(sums: Iterable[Sum]) -> Iterator[memoryview]:
-    """The bytes of the results, in order; the next piece is read and added while the caller writes this one."""
+    """The bytes of the results, in order; the next piece is read and added while the caller writes this one.
+
+    Each piece is overwritten by the next but one.
+    """
+    buffers = (_Buffers(), _Buffers())
     with ThreadPoolExecutor(1, "soup-read") as reader, ThreadPoolExecutor(1, "soup-add") as adder:
         adding: Future[torch.Tensor] | None = None
-        # Two pieces are on their way at any time: one is read, one is added (and the caller holds a third).
-        for chunk in (chunk for made in sums for chunk in _chunks(made)):
-            reading = reader.submit(_read, chunk)
-            if adding is not None:
-                ready, adding = adding, adder.submit(_add, chunk, reading)
+        # When the caller comes back for a piece, the last one is written and the next one is being added: two sets of
+        # buffers serve the three threads.
+        for turn, chunk in enumerate(chunk for made in sums for chunk in _chunks(made)):
+            mine = buffers[turn % 2]
+            reading = reader.submit(_read, chunk, mine)
+            ready, adding = adding, adder.submit(_add, chunk, reading, mine)
+            if ready is not None:
                 yield _bytes(ready.result())
-            else:
-                adding = adder.submit(_add, chunk, reading)
         if adding is not None:
             yield _bytes(adding.result())
+
+
+class _Buffers:
+    """Memory that is used again: fresh memory costs a page fault every 4 KiB."""
+
+    def __init__(self) -> None:
+        self._memory: dict[object, torch.Tensor] = {}
+
+    def take(self, use: object, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """(count,) elements for a use; what they held is lost."""
+        size = count * dtype.itemsize
+        if use not in self._memory or len(self._memory[use]) < size:
+            self._memory[use] = torch.empty(size, dtype=torch.uint8)
+        return self._memory[use][:size].view(dtype)
 
 
 @dataclass(frozen=True)
@@ -140,47 +163,51 @@ def _chunks(made: Sum) -> Iterator[_Chunk]:
         yield _Chunk(made, first, min(first + step, total), products)
 
 
-def _read(chunk: _Chunk) -> list[torch.Tensor]:
+def _read(chunk: _Chunk, buffers: _Buffers) -> list[torch.Tensor]:
     read = []
-    for _, weights, entry in chunk.made.stored:
-        tensor = torch.empty(chunk.last - chunk.first, dtype=DTYPES[entry.dtype])
+    for place, (_, weights, entry) in enumerate(chunk.made.stored):
+        tensor = buffers.take(place, chunk.last - chunk.first, DTYPES[entry.dtype])
         weights.read_into(entry, chunk.first * entry.itemsize, _bytes(tensor))
         read.append(tensor)
     return read
 
 
-def _add(chunk: _Chunk, reading: Future[list[torch.Tensor]]) -> torch.Tensor:
+def _add(chunk: _Chunk, reading: Future[list[torch.Tensor]], buffers: _Buffers) -> torch.Tensor:
     data = reading.result()
     made = chunk.made
     if made.is_copy:
         return data[0]
     count = chunk.last - chunk.first
-    result = torch.empty(count, dtype=DTYPES[made.out[1]])
+    result = buffers.take("result", count, DTYPES[made.out[1]])
     step = count if chunk.products else _BLOCK
     for start in range(0, count, step):
         stop = min(start + step, count)
-        total = _add_block(chunk, [tensor[start:stop] for tensor in data])
+        total = _add_block(chunk, [tensor[start:stop] for tensor in data], buffers)
+        # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
         if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
             raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
         result[start:stop].copy_(total)
     return result
 
 
-def _add_block(chunk: _Chunk, data: Sequence[torch.Tensor]) -> torch.Tensor:
+def _add_block(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor:
     """The float64 sum of a block of the stored tensors, each (elements,), and of the products."""
+    count = len(data[0])
+    total, term = (buffers.take(use, count, torch.float64) for use in ("total", "term"))
     weights = [weight for weight, _, _ in chunk.made.stored]
-    total = data[0].to(torch.float64, copy=True).mul_(weights[0])
+    total.copy_(data[0]).mul_(weights[0])
     for weight, block in zip(weights[1:], data[1:], strict=True):
-        total.add_(block, alpha=weight)
+        # Not `add_(block, alpha=weight)`, which may fuse the two roundings: what should cancel to zero would not.
+        total.add_(term.copy_(block).mul_(weight))
     if chunk.products:
         columns = chunk.made.out[2][1]
         rows = slice(chunk.first // columns, chunk.last // columns)
         for scale, left, right in chunk.products:
             total.view(-1, columns).addmm_(left[rows], right, alpha=scale)
-    elif chunk.made.out[1] == "F64" and math.fsum(weights) == 1.0:
+    elif chunk.made.out[1] == "F64" and len(data) > 1 and math.fsum(weights) == 1.0:
         # The widest type has no digits to spare, so the mean of equal numbers would not always be that number.
         equal = torch.stack([block == data[0] for block in data[1:]]).all(0)
-        total = torch.where(equal, data[0], total)
+        total = torch.where(equal, data[0].double(), total)
     return total
 
 

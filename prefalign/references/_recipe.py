@@ -42,7 +42,7 @@ Way = Literal["average", "greedy", "slerp", "learned"]
 
 @dataclass(frozen=True)
 class SoupReport:
-    """What a soup is made of; usable as the path of the checkpoint.
+    """What a soup is made of.
 
     Attributes:
         out: The checkpoint's folder.
@@ -59,9 +59,6 @@ class SoupReport:
     weights: tuple[float, ...]
     kind: str
     notes: tuple[str, ...] = ()
-
-    def __fspath__(self) -> str:
-        return str(self.out)
 
     def __str__(self) -> str:
         parts = " + ".join(f"{w:.6g}·{name}" for w, name in zip(self.weights, self.ingredients, strict=True) if w)

@@ -135,6 +135,11 @@ class Weights:
         while self._open:
             self._open.popitem()[1].close()
 
+    def __del__(self) -> None:
+        # Reading may stop anywhere, by an error or because the rest is not needed; the files close with the object.
+        if hasattr(self, "_open"):
+            self.close()
+
     def _file(self, path: Path) -> BinaryIO:
         stream = self._open.get(path)
         if stream is None:

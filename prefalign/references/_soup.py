@@ -64,7 +64,7 @@ def soup(
         progress: Whether to show bars.
 
     Returns:
-        What the soup is made of; usable as a path.
+        What the soup is made of, where it lies (`out`), and what was measured.
 
     Raises:
         CheckpointError: An ingredient cannot be read, or they do not fit together (every difference is listed), or an
