@@ -1,6 +1,7 @@
 """Where logic and torch meet: code into rules (`derive`), rules into losses (`to_loss`, `logic`)."""
 
 from ._derive import derive as derive
+from ._inputs import Tokens as Tokens
 from ._loss import GroupLoss as GroupLoss
 from ._loss import LogicLoss as LogicLoss
 from ._reading import Reading as Reading

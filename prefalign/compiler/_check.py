@@ -56,10 +56,11 @@ def _sample(
     groups: int,
     seed: int,
     scale: float,
+    most: int = _PAIRS,
 ) -> tuple[Quantities, Tensor]:
     """Random pairs and what the code makes of them: several pairs, or one for code that only takes one."""
     errors: list[Exception] = []
-    for pairs, dtype in ((_PAIRS, torch.float64), (1, torch.float64), (_PAIRS, torch.float32)):
+    for pairs, dtype in ((most, torch.float64), (1, torch.float64), (most, torch.float32)):
         q = _draw(seed, pairs, scale, hypers, groups, dtype)
         try:
             return q, evaluate(function, q, given)
@@ -120,9 +121,12 @@ def _close(ours: Tensor, theirs: Tensor, q: Quantities) -> bool:
     theirs = theirs.double().reshape(ours.shape) if theirs.numel() == ours.numel() else theirs.double()
     if theirs.shape != ours.shape or not _near(ours, theirs):
         return False
-    leaves = [t for t in (*q.token_logps.values(), q.logps.get("y")) if t is not None and t.requires_grad and t.is_leaf]
     if not theirs.requires_grad:
         return True
+    leaves = [q.token_logps["w"], q.token_logps["l"], *([q.logps["y"]] if "y" in q.logps else [])]
+    width = leaves[0].shape[1]
+    # Padding adds 0 to a sum; whether a gradient reaches it is no part of the loss.
+    masks = [torch.arange(width)[None, :] < q.counts[side][:, None] for side in ("w", "l")]
     gradients = [
         torch.autograd.grad(x.sum(), leaves, retain_graph=True, allow_unused=True)
         for x in (ours, theirs)
@@ -131,8 +135,8 @@ def _close(ours: Tensor, theirs: Tensor, q: Quantities) -> bool:
     if len(gradients) < 2:
         return False
     return all(
-        _near(*(torch.zeros_like(leaf).double() if g is None else g.double() for g in pair))
-        for leaf, *pair in zip(leaves, *gradients, strict=True)
+        _near(*(torch.zeros_like(leaf).double() if g is None else g.double() * mask for g in pair))
+        for leaf, mask, *pair in zip(leaves, [*masks, torch.ones(())][: len(leaves)], *gradients, strict=True)
     )
 
 
@@ -198,8 +202,8 @@ def _mismatch(
     scale: float,
 ) -> str:
     if q.counts["w"].numel() > 1:
-        single = _draw(seed, 1, scale, hypers, groups, torch.float64)
-        if _agreeing(reading, single, evaluate(function, single, given), None):
+        single, theirs_alone = _sample(function, given, hypers, groups, seed, scale, most=1)
+        if _agreeing(reading, single, theirs_alone, None):
             return (
                 "The loss couples the pairs of a batch: for a batch of one pair its rules are "
                 f"{'; '.join(map(str, reading.rules))}, but a batch of several is no mean or sum over its pairs."

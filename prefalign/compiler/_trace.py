@@ -33,7 +33,8 @@ class Hypers:
 
     def __call__(self, name: str, value: float) -> float:
         # A hyperparameter at exactly 0 is a feature that is switched off: its terms are not there.
-        if value == 0 or name in self.plain or value != value:
+        # So does a weight of exactly 1.
+        if value == 0 or value != value or name in self.plain or (value == 1 and "weight" in name):
             return value
         label = name
         while label in self.values and self.values[label] != value:
