@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+
+from .._errors import CheckpointError
 
 # What a reference may keep in a checkpoint: tensors go to safetensors, the rest to JSON.
 State = dict[str, Any]
@@ -119,6 +123,43 @@ class Reference(ABC):
         host = self.host
         return host.compute_ref_log_probs(host.model if host.ref_model is None else host.ref_model, inputs)
 
+    @contextmanager
+    def serving(self) -> Iterator[torch.nn.Module]:
+        """Within, the module that is given computes as the reference, for generating with it; unwrapped."""
+        host = self.host
+        policy: Any = host.accelerator.unwrap_model(host.model)
+        adapters = getattr(policy, "peft_config", None)
+        if host.ref_model is not None:
+            yield host.accelerator.unwrap_model(host.ref_model)
+        elif adapters is None:
+            raise CheckpointError(
+                f"The reference {self.expression!r} cannot generate: its weights are not held during training. "
+                "Leave out `precompute_ref_log_probs`."
+            )
+        elif "ref" not in adapters:
+            with policy.disable_adapter():
+                yield policy
+        else:
+            trained = policy.active_adapter
+            policy.set_adapter("ref")
+            try:
+                yield policy
+            finally:
+                policy.set_adapter(trained)
+
+    def next_change(self, step: int) -> int | None:
+        """The first step after `step` at whose beginning the reference's weights may be others; None: never."""
+        return None if self.fixed else step + 1
+
+    @property
+    def version(self) -> int:
+        """A number that tells the reference's weights of different times apart; 0 if they are always the same."""
+        return 0 if self.fixed else int(self.host.state.global_step)
+
+    def metrics(self) -> dict[str, float]:
+        """What is worth logging with every batch, equal on all processes."""
+        return {}
+
     def on_step_begin(self, step: int) -> None:  # noqa: B027 - a hook: fixed references have nothing to do
         """Called before an optimizer step; `step` is the number of steps done, from 0."""
 
@@ -134,6 +175,16 @@ class Reference(ABC):
 
         Raises:
             CheckpointError: The state does not belong to this reference.
+        """
+
+    def save_files(self, folder: Path) -> None:  # noqa: B027 - a hook: most references keep no files
+        """Put files that a resumed run needs into a checkpoint's folder; called before `state_dict`."""
+
+    def load_files(self, folder: Path) -> None:  # noqa: B027 - a hook: most references keep no files
+        """Take back what `save_files` put there; called before `load_state_dict`.
+
+        Raises:
+            CheckpointError: Files are missing or damaged.
         """
 
     def __str__(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +39,11 @@ class _Following(Reference):
     def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
         with self.slots.active():
             return super().logps(inputs)
+
+    @contextmanager
+    def serving(self) -> Iterator[torch.nn.Module]:
+        with self.slots.active(), super().serving() as model:
+            yield model
 
     @torch.no_grad()
     def on_step_end(self, step: int) -> None:
