@@ -153,7 +153,7 @@ def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[s
     if args.process_index == 0 and not report.clean:
         print(f"Check of the {name} data\n{report}\n", flush=True)
     report.raise_if_unusable()
-    return dataset if streamed else drop_bad(dataset, report, args.on_bad_pairs)
+    return dataset if streamed else drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
 
 
 def _flipped(dataset: Any) -> float | None:
