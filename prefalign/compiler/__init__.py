@@ -1,7 +1,9 @@
 """Where logic and torch meet: code into rules (`derive`), rules into losses (`to_loss`, `logic`)."""
 
+from ._compare import compare as compare
 from ._derive import derive as derive
 from ._inputs import Tokens as Tokens
+from ._load import load_function as load_function
 from ._loss import GroupLoss as GroupLoss
 from ._loss import LogicLoss as LogicLoss
 from ._reading import Reading as Reading

@@ -25,6 +25,10 @@ _PAIRS = 3
 _RTOL = 2e-5
 
 
+class Disagreement(DerivationError):
+    """The rules do not give the code's numbers, or the code fails at the hyperparameters that were tried."""
+
+
 def check(
     reading: Reading,
     function: Callable[..., Any],
@@ -43,7 +47,7 @@ def check(
         q, theirs = _sample(function, given, hypers, groups, seed, scale)
         here = _agreeing(reading, q, theirs, ways)
         if not here:
-            raise DerivationError(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
+            raise Disagreement(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
         # One pair cannot tell a mean from a sum.
         ways = here if q.counts["w"].numel() > 1 else ways
     return replace(reading, batch=(ways or [("pairs",)])[0])
@@ -67,7 +71,7 @@ def _sample(
         except Exception as error:
             errors.append(error)
     first = errors[0]
-    raise DerivationError(f"The code fails on random pairs: {type(first).__name__}: {first}") from first
+    raise Disagreement(f"The code fails on random pairs: {type(first).__name__}: {first}") from first
 
 
 def _draw(

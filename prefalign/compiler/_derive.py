@@ -12,7 +12,7 @@ from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss
 from . import _symbols as sy
-from ._check import SCALES, check
+from ._check import SCALES, Disagreement, check
 from ._read import read
 from ._reading import Reading, reading
 from ._trace import Formula, trace
@@ -63,22 +63,25 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
 
 
 def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:
-    """Read with hyperparameters as symbols; where the code's form depends on their values, with their numbers."""
+    """Read with hyperparameters as symbols; those on whose value the form of the code depends, as numbers."""
     formula = trace(function, given, frozenset(), groups)
-    try:
-        found = _checked(formula, function, given, name, groups)
-        if not found.hyperparameters:
-            return found
-        moved = {key: value * 0.83 for key, value in formula.hypers.items()}
-        check(found, function, given, moved, groups, scales=SCALES[1:2])
-        return found
-    except PrefalignError as first:
-        if not formula.hypers:
-            raise
+    names = tuple(formula.hypers)
+    first: PrefalignError | None = None
+    for plain in (frozenset[str](), *(frozenset([one]) for one in names), frozenset(names)):
         try:
-            return _checked(trace(function, given, frozenset(formula.hypers), groups), function, given, name, groups)
-        except PrefalignError:
-            raise first from None
+            formula = trace(function, given, plain, groups) if plain else formula
+            found = _checked(formula, function, given, name, groups)
+            if found.hyperparameters:
+                moved = {key: value * 0.83 for key, value in formula.hypers.items()}
+                check(found, function, given, moved, groups, scales=SCALES[1:2])
+            return found
+        except PrefalignError as error:
+            first = first or error
+            # Numbers instead of symbols help only where the formula was readable and did not agree.
+            if not isinstance(error, Disagreement):
+                break
+    assert first is not None
+    raise first
 
 
 def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, Any], name: str, groups: int) -> Reading:

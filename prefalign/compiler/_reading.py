@@ -8,7 +8,7 @@ from functools import reduce
 
 import sympy as sp
 
-from ..logic import LINKS, Link, Rule, RuleSet
+from ..logic import LINKS, Link, PreferenceStructure, Rule, RuleSet, catalogue
 from . import _symbols as sy
 from ._cores import Core, core_of, is_live, linear
 from ._read import Part, Values
@@ -45,7 +45,7 @@ class Reading(RuleSet):
                 f"Rule {i}" + (f", where {rule.guard}" if rule.guard is not None else ""),
                 f"  loss     {'' if rule.weight == 1 else f'{rule.weight} * '}f(rho), f(rho) = {rule.link.expression}",
                 f"  f is     {rule.link.name}, {rule.link.direction} in rho",
-                f"  rho      log( {s.ratio} )",
+                f"  rho      log( {s.ratio} ){_known(s)}",
                 f"  prefer   P = {s.P}",
                 f"  given    P_C = {s.P_C}",
                 f"  also     P_A = {s.P_A}",
@@ -54,9 +54,21 @@ class Reading(RuleSet):
             lines += [f"  atom     {name}: {_atom(name, logp)}" for name, logp in meanings.items()]
         if self.hyperparameters:
             lines += ["", "With " + ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())]
-        if self.notes:
-            lines += ["", *self.notes]
+        lines += ["", *_batch(self.batch), *self.notes]
         return "\n".join(lines)
+
+
+def _known(structure: PreferenceStructure) -> str:
+    name = catalogue.name_of(structure)
+    return f"  (the structure of {name})" if name else ""
+
+
+def _batch(ways: tuple[str, ...]) -> list[str]:
+    if ways == ("pairs",):
+        return ["The code returns one value per pair."]
+    if len(set(ways)) == 1:
+        return [f"Over a batch the code takes the {ways[0]} of this."]
+    return [f"Over a batch the code takes, rule by rule, the {', the '.join(ways)}."] if ways else []
 
 
 def _rules(count: int) -> str:

@@ -1,0 +1,63 @@
+"""A function out of a file, for the command line."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .._errors import DerivationError, did_you_mean
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """The function that `path/to/file.py:name` (or `package.module:Class.method`) names.
+
+    The file is imported, which runs it: name only files that you would run.
+
+    Args:
+        target: A Python file or a module, a colon, and a function's name, dotted for a method.
+
+    Raises:
+        DerivationError: There is no such file, module or function, or importing it fails.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise DerivationError(f"The function must be given as path/to/file.py:name (got {target!r}).")
+    found: Any = _module(place)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [n for n in vars(found) if not n.startswith("_")]
+            raise DerivationError(f"There is no `{part}` in {place}.{did_you_mean(part, names)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise DerivationError(f"`{name}` in {place} is no function (got {type(found).__name__}).")
+    return found  # type: ignore[no-any-return]
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place)
+        if not path.is_file():
+            raise DerivationError(f"There is no file {place}.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and their like look their module up while it is being imported.
+        sys.modules.setdefault(path.stem, module)
+        sys.path.insert(0, str(path.parent.resolve()))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.pop(0)
+        return module
+    except DerivationError:
+        raise
+    except Exception as error:
+        raise DerivationError(f"Importing {place} fails: {type(error).__name__}: {error}") from error
