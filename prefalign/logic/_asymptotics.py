@@ -51,6 +51,17 @@ def original(atom: str) -> str:
     return atom if atom.startswith("y") else atom.rstrip("0123456789")
 
 
+def chosen_of(atoms: Sequence[str]) -> str:
+    """The answer that is preferred: w, or the first of y1, y2, ... that is there.
+
+    Example:
+        >>> chosen_of(("l", "rl")), chosen_of(("y2", "y3"))
+        ('w', 'y2')
+    """
+    answers = [atom for atom in atoms if atom.startswith("y")]
+    return answers[0] if answers and len(answers) == len(atoms) else "w"
+
+
 @lru_cache(maxsize=64)
 def levels(atoms: tuple[str, ...], moving: tuple[str, ...]) -> tuple[int, ...]:
     """For d = 0, 1, ...: the rows in which d of the `moving` atoms are true."""
@@ -123,8 +134,8 @@ def _learns(atoms: tuple[str, ...], rows_top: int, rows_bottom: int) -> Summed:
     tops, bottoms = (_monomials(atoms, rows) for rows in (rows_top, rows_bottom))
     policy = {original(atom) for atom in atoms if not is_reference(atom)}
     moved = {atom for atom in policy if _moves(atom, tops, bottoms)}
-    chosen = bool(moved & {"w", "y1"})
-    rejected = bool(moved - {"w", "y1"})
+    preferred = chosen_of(atoms)
+    chosen, rejected = preferred in moved, bool(moved - {preferred})
     if chosen and rejected:
         return "contrast"
     return "chosen only" if chosen else "rejected only" if rejected else "dead"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from .._errors import SpecError
 from ._arguments import Readable, as_structure
-from ._asymptotics import Limit, Summed, is_reference, limit, original, summed
+from ._asymptotics import Limit, Summed, chosen_of, is_reference, limit, original, summed
+from ._masks import canonical
 from ._signs import (
     MAX_VARIABLES,
     Point,
@@ -68,14 +69,16 @@ class Behaviour:
     """
 
     def __init__(self, structure: PreferenceStructure) -> None:
-        self.structure = structure
-        atoms = structure.atoms
+        chosen = chosen_of(structure.atoms)
+        # A loss that looks at the rejected answer only is still one about a pair.
+        atoms = structure.atoms if chosen in structure.atoms else canonical((chosen, *structure.atoms))
+        self.structure = structure.over(atoms)
         #: The model's own probabilities, which training moves: w and l, or y1, y2, ... (copies are their originals).
         self.moving = tuple(dict.fromkeys(original(atom) for atom in atoms if not is_reference(atom)))
         #: All probabilities, copies counted with their originals.
         self.variables = tuple(dict.fromkeys(map(original, atoms)))
         #: The chosen answer's probability.
-        self.chosen = "y1" if "y1" in self.moving else "w"
+        self.chosen = chosen
 
     @cached_property
     def gradient(self) -> Mapping[str, sympy.Expr]:

@@ -145,10 +145,9 @@ class MonotoneRatio(Property):
     def has(self, top: int, bottom: int) -> bool:
         if not top or not bottom:
             return False
-        signs = _facts(self.atoms, top, bottom).signs
-        fits = all(
-            sign.kind in ("zero", "positive" if name in ("w", "y1") else "negative") for name, sign in signs.items()
-        )
+        facts = _facts(self.atoms, top, bottom)
+        signs, chosen = facts.signs, facts.chosen
+        fits = all(sign.kind in ("zero", "positive" if name == chosen else "negative") for name, sign in signs.items())
         return fits and any(sign.kind != "zero" for sign in signs.values())
 
 

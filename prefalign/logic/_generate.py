@@ -49,7 +49,7 @@ def generate(spec: Specification | str | Mapping[str, Any]) -> Iterator[Preferen
         ['vvxv', 'vvxo', 'ovxv', 'ovxo']
         >>> from itertools import islice
         >>> [s.rows for s in islice(generate("monotone; nonconstant; survives sum contrast"), 3)]
-        ['vvxo', 'xvxo', 'ovxo']
+        ['xvxo', 'vvxo', 'ovxo']
     """
     asked = as_spec(spec)
     return _ordered(asked)

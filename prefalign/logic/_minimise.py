@@ -71,7 +71,8 @@ def atom_mask(index: int, atoms: int) -> int:
 def shortest(atoms: int, on: int, dontcare: int = 0) -> NormalForm:
     """The shorter of a short DNF and a short CNF that is true on `on`, false elsewhere, and free on `dontcare`.
 
-    Shortness is the number of literals, then the number of terms; between equals the DNF is taken. Up to four
+    Shortness is the number of literals, then the number of terms (a lone clause is shorter than its literals as
+    conjunctions); between equals the DNF is taken. Up to four
     propositions no DNF or CNF is shorter; beyond, every term and every literal is needed (none can be dropped), but a
     shorter form may exist.
 
@@ -82,7 +83,7 @@ def shortest(atoms: int, on: int, dontcare: int = 0) -> NormalForm:
 
     Example:
         >>> shortest(2, on=0b1001, dontcare=0b0010)               # TT and FF true, TF free: M(l) -> M(w)
-        NormalForm(conjunctive=False, terms=(((0, True),), ((1, False),)))
+        NormalForm(conjunctive=True, terms=(((0, True), (1, False)),))
 
     Source: Minato 1992, "Fast generation of irredundant sum-of-products forms from binary decision diagrams".
     """

@@ -103,7 +103,7 @@ class Spec(Specification):
     Example:
         >>> spec = Spec(between=("cpo", "unCPO"))
         >>> count(spec), [s.rows for s in generate(spec)]
-        (4, ['vvxv', 'bvxv', 'vvxo', 'bvxo'])
+        (4, ['vvxv', 'vvxo', 'bvxv', 'bvxo'])
         >>> Spec(above="unCPO", rows={"TF": "x"})
         Traceback (most recent call last):
         ...
