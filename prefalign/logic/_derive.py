@@ -15,7 +15,7 @@ from .._errors import DerivationError, SpecError
 from ._corners import CornerReader, Corners, corner_values
 from ._equation import Arena, parse_equation, read_sympy
 from ._masks import canonical, pair_atoms
-from ._polynomial import polynomial
+from ._polynomial import polynomial, show
 from ._ratio import Ratio, read_ratio
 from ._rules import LINKS, Rule, RuleSet
 from ._structure import PreferenceStructure
@@ -265,6 +265,6 @@ def _refusal(sides: Sequence[_Expanded]) -> DerivationError:
     return DerivationError(
         f"the {side.side} is no model count: at the corners, where every probability is 0 or 1, a count is 0 or 1 "
         f"(times one constant), and this takes the values {shown} ({value} at {corner}). If a disjunction is meant, "
-        f"write it in disjoint products: {polynomial(some, side.names)}. If a sum of "
+        f"write it in disjoint products: {show(polynomial(some, side.names))}. If a sum of "
         "losses is meant, derive its terms one by one."
     )

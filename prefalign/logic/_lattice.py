@@ -32,13 +32,13 @@ class Lattice:
     Example:
         >>> lattice = Lattice(["cpo", "orpo", "ccpo"])
         >>> lattice.edges
-        (('ORPO', 'cCPO'), ('CPO', 'cCPO'))
+        (('CPO', 'cCPO'), ('ORPO', 'cCPO'))
         >>> lattice.is_lattice
         False
         >>> print(lattice.mermaid())
         graph BT
-          n0["ORPO<br/>ovxo"]
-          n1["CPO<br/>bvxo"]
+          n0["CPO<br/>bvxo"]
+          n1["ORPO<br/>ovxo"]
           n2["cCPO<br/>vvxo"]
           n0 --> n2
           n1 --> n2

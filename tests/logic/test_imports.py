@@ -1,0 +1,28 @@
+"""What importing the logic costs, and the doctests of its modules."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+import sympy
+
+import prefalign.logic as logic
+
+MODULES = sorted(module.name for module in pkgutil.iter_modules(logic.__path__))
+PUBLIC = {name: value for name, value in vars(logic).items() if not name.startswith("_")} | {"log": sympy.log}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_the_docstrings_are_true(name):
+    module = importlib.import_module(f"prefalign.logic.{name}")
+    failed, _ = doctest.testmod(module, globs={**PUBLIC, **vars(module)})
+    assert not failed
+
+
+@pytest.mark.parametrize("heavy", ["torch", "matplotlib", "numpy", "dd"])
+def test_importing_the_logic_loads_nothing_heavy(heavy):
+    code = f"import sys, prefalign.logic; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
