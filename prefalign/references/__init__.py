@@ -18,6 +18,7 @@ from ._moving_average import BEMA as BEMA
 from ._moving_average import MovingAverage as MovingAverage
 from ._parse import parse_reference as parse_reference
 from ._parse import reference_names as reference_names
+from ._past import PastCheckpoints as PastCheckpoints
 from ._path import Landscape as Landscape
 from ._path import path as path
 from ._recipe import SoupReport as SoupReport

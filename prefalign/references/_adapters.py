@@ -142,7 +142,7 @@ class Adapter:
     def _sort_entries(self) -> None:
         found: dict[str, dict[str, tuple[Entry, bool]]] = {}
         for name, entry in self.weights.entries.items():
-            plain = name.removeprefix(_PREFIX)
+            plain = name.removeprefix(_PREFIX).replace(".base_layer.", ".")
             match = _FACTOR.match(plain)
             if match:
                 found.setdefault(match["module"], {})[match["factor"]] = (entry, match["kind"] is not None)
@@ -245,7 +245,9 @@ class SummedRank:
         for name in sorted(names[0]):
             tensors = [(weight, adapter.weights.read(adapter.replaced[name])) for weight, adapter in self.adapters]
             total = torch.stack([weight * tensor.double() for weight, tensor in tensors]).sum(0)
-            made[_PREFIX + name] = total.to(tensors[0][1].dtype)
+            adapted = any(name in adapter.factors for _, adapter in self.adapters)
+            stored = f"{name.removesuffix('.weight')}.base_layer.weight" if adapted else name
+            made[_PREFIX + stored] = total.to(tensors[0][1].dtype)
         return made
 
 

@@ -114,7 +114,9 @@ def _find(name: str, base: str | None, read: dict[Path, Weights]) -> Ingredient:
         model = resolve(under)
         if is_adapter(model):
             raise CheckpointError(f"The adapter `{name}` lies on another adapter, `{under}`. Merge that one first.")
-        return Ingredient(name, folder, model, _weights(model, read), adapter)
+        weights = _weights(model, read)
+        _drop_copies_of_the_base(adapter, weights)
+        return Ingredient(name, folder, model, weights, adapter)
     except OSError as error:
         raise CheckpointError(f"Cannot read `{folder}`: {explain(error)}.") from None
 
@@ -187,14 +189,23 @@ def _drop_tied_copies(found: list[Ingredient]) -> None:
         for name in sorted(weights.entries.keys() - common):
             entry = weights.entries[name]
             twins = (weights.entries[other] for other in sorted(common))
-            if any((t.shape, t.dtype) == (entry.shape, entry.dtype) and _same(weights, t, entry) for t in twins):
+            if any(_same(weights, twin, weights, entry) for twin in twins):
                 del weights.entries[name]
 
 
-def _same(weights: Weights, left: Entry, right: Entry) -> bool:
-    other = memoryview(bytearray(min(left.size, 1 << 20)))
-    for number, piece in enumerate(pieces(weights, left)):
-        weights.read_into(right, number << 20, other[: len(piece)])
+def _drop_copies_of_the_base(adapter: Adapter, weights: Weights) -> None:
+    """Forget whole layers that PEFT saved with an adapter although they were not trained (embeddings, by default)."""
+    for name, entry in list(adapter.replaced.items()):
+        if name in weights.entries and _same(weights, weights.entries[name], adapter.weights, entry):
+            del adapter.replaced[name]
+
+
+def _same(left: Weights, ours: Entry, right: Weights, theirs: Entry) -> bool:
+    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+        return False
+    other = memoryview(bytearray(min(ours.size, 1 << 20)))
+    for number, piece in enumerate(pieces(left, ours)):
+        right.read_into(theirs, number << 20, other[: len(piece)])
         if piece != other[: len(piece)]:
             return False
     return True

@@ -17,6 +17,7 @@ from ._adapters import CONFIG, WEIGHTS, Adapter, SummedRank
 from ._blend import Coefficients, write_blend
 from ._ingredients import Ingredient, find_ingredients
 from ._shard_writer import MAX_SHARD, copy_file, new_folder, sync, write_file
+from ._shards import read_json
 
 # What makes a folder with weights a checkpoint. Not: optimizer and trainer states, cards, what other tools left.
 _COMPANIONS = (
@@ -107,6 +108,8 @@ def write_soup(
     models = {one.model.resolve() for one in ingredients}
     adapters = [one.adapter for one in ingredients if one.adapter is not None]
     as_adapter = not merge and len(adapters) == len(ingredients) and len(models) == 1 and recipe.coefficients is None
+    if not as_adapter:
+        _check_mergeable(ingredients)
     folder = Path(out)
     report = SoupReport(
         folder,
@@ -125,6 +128,17 @@ def write_soup(
             write_blend(partial, ingredients, coefficients, max_shard_size, progress)
         _copy_companions(partial, ingredients, as_adapter)
     return report
+
+
+def _check_mergeable(ingredients: Sequence[Ingredient]) -> None:
+    for one in ingredients:
+        if one.adapter is None or not read_json(one.model / "config.json").get("tie_word_embeddings"):
+            continue
+        if any(factors.embedding for factors in one.adapter.factors.values()):
+            raise CheckpointError(
+                f"The adapter `{one.name}` changes the input embedding of a model whose output layer is tied to it: "
+                "merged, it would change both. Average adapters of one base, without `merge`."
+            )
 
 
 def _record(report: SoupReport) -> dict[str, object]:

@@ -44,12 +44,14 @@ def save_adapter(folder: Path, base: Path, seed: int, rank: int = 2, **options: 
     from transformers import AutoModelForCausalLM
 
     settings = {"r": rank, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**{**settings, **options}))
+    settings |= options
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**settings))
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
+    embedded = "embed_tokens" in settings["target_modules"]  # what PEFT's "auto" does, with a warning
+    model.save_pretrained(folder, save_embedding_layers=embedded)
     return folder
 
 

@@ -16,7 +16,12 @@ from prefalign.references import soup
 from prefalign.references._shards import weights_fingerprint
 from tests.references.models import load_tensors, save_tensors, two_models
 
-STORED = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+STORED = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
 
 
 def units_apart(left: torch.Tensor, right: torch.Tensor) -> int:
@@ -37,9 +42,7 @@ def random_tensors(seed, dtype=torch.float32):
 
 
 def average(models, weights):
-    return {
-        name: sum(w * model[name].double() for w, model in zip(weights, models, strict=True)) for name in models[0]
-    }
+    return {name: sum(w * model[name].double() for w, model in zip(weights, models, strict=True)) for name in models[0]}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -69,7 +72,9 @@ def test_weights_that_nearly_cancel_keep_their_digits(tmp_path):
 def test_the_soup_of_a_model_with_itself_is_itself_bit_by_bit(tmp_path, dtype, count):
     model = random_tensors(0, dtype)
     info = torch.finfo(dtype)
-    model["edge.weight"] = torch.tensor([0.0, -0.0, info.max, info.tiny, info.smallest_normal / 2, -info.max], dtype=dtype)
+    model["edge.weight"] = torch.tensor(
+        [0.0, -0.0, info.max, info.tiny, info.smallest_normal / 2, -info.max], dtype=dtype
+    )
     copies = [save_tensors(tmp_path / str(i), model, shards=1 + i % 2) for i in range(count)]
     soup(copies, out=tmp_path / "soup")
     for name, tensor in load_tensors(tmp_path / "soup").items():
@@ -99,8 +104,18 @@ def test_the_order_of_ingredients_does_not_matter(tmp_path_factory, order, share
 
 
 def test_integers_and_buffers_come_from_the_first(tmp_path):
-    first = {"w": torch.ones(3), "ids": torch.tensor([1, 2]), "on": torch.tensor([True]), "rotary.inv_freq": torch.ones(2)}
-    second = {"w": torch.zeros(3), "ids": torch.tensor([5, 6]), "on": torch.tensor([False]), "rotary.inv_freq": torch.zeros(2)}
+    first = {
+        "w": torch.ones(3),
+        "ids": torch.tensor([1, 2]),
+        "on": torch.tensor([True]),
+        "rotary.inv_freq": torch.ones(2),
+    }
+    second = {
+        "w": torch.zeros(3),
+        "ids": torch.tensor([5, 6]),
+        "on": torch.tensor([False]),
+        "rotary.inv_freq": torch.zeros(2),
+    }
     folders = [save_tensors(tmp_path / "a", first), save_tensors(tmp_path / "b", second)]
     soup(folders, out=tmp_path / "soup")
     made = load_tensors(tmp_path / "soup")
