@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "path": ("_path", "Measure and draw the loss between checkpoints."),
     "report": ("_report", "Turn a run into one HTML page with curves, samples and a verdict."),
     "derive": ("_derive", "Read an equation or a named loss into logic."),
+    "explain": ("_explain", "Say what a loss means and how it behaves, on a page."),
+    "generate": ("_generate", "Count or list the losses that a specification allows, the simplest first."),
     "compare": ("_compare", "Say how losses relate by preference entailment."),
     "lattice": ("_lattice", "Order losses by entailment, and draw the order."),
 }

@@ -1,0 +1,64 @@
+"""`prefalign explain LOSS`: what a loss means and how it behaves, on a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from .._errors import PrefalignError
+
+if TYPE_CHECKING:
+    from ..logic import Explanation
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "loss",
+        metavar="LOSS",
+        help="a name (cpo), an equation (w*(1-l)/l), a column (ovxo), a loss expression (dpo(beta=0.1)), or a function "
+        "in a file (loss.py:my_loss), which is run to be read",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain and print."""
+    found = _from_file(args.loss) if _names_a_function(args.loss) else _from_text(args.loss)
+    if args.json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        print(found._repr_markdown_() if args.markdown else found)
+    return 0
+
+
+def _names_a_function(text: str) -> bool:
+    """Whether it is path/to/file.py:name; no formula, equation or loss expression has a colon."""
+    return ":" in text
+
+
+def _from_file(target: str) -> Explanation:
+    from ..compiler import derive, load_function  # torch, only for code
+    from ..logic import explain
+
+    return explain(derive(load_function(target)), title=target)
+
+
+def _from_text(text: str) -> Explanation:
+    from ..logic import explain
+
+    try:
+        return explain(text)
+    except PrefalignError as error:
+        if "(" not in text:
+            raise
+        from ..compiler import derive
+        from ..losses import parse_loss
+
+        try:
+            loss = parse_loss(text)
+        except PrefalignError:
+            raise error from None  # it was no loss expression either: the first message is the one that fits
+        return explain(derive(loss), title=str(loss))
