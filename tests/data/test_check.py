@@ -142,10 +142,16 @@ def test_the_implicit_prompt_is_cut_where_trl_cuts_it(chosen, rejected):
 
 
 def test_an_implicit_prompt_cut_inside_a_word_is_reported():
-    rows = [("Is it? Yes", "Is it? No"), ("The sky is blue", "The sky is blue and vast"), ("Who? abc ", "Nobody")]
+    rows = [
+        ("Is it? Yes", "Is it? No"),
+        ("The sky is blue", "The sky is blue and vast"),
+        ("Who? abc ", "Nobody"),
+        ("It is old", "It is ol' Bob"),
+        ("It is? old", "It is! Bob"),
+    ]
     report = check_pairs(_pairs(*rows, names=("chosen", "rejected")))
     # TRL looks for the space at the end of the chosen text where nothing is common: only white space is left of it.
-    assert _found(report) == {"empty_completion": [2], "prompt_cut_in_word": [1]}
+    assert _found(report) == {"empty_completion": [2], "prompt_cut_in_word": [1, 3]}
     assert "'blu'" in next(finding.message for finding in report.findings if finding.kind == "prompt_cut_in_word")
     assert report.layout == "implicit"
 
@@ -403,6 +409,22 @@ def test_padding_and_truncation_left_in_the_tokenizer_do_not_matter():
     tokenizer.backend_tokenizer.enable_padding(length=50)
     assert check_pairs(tiny_pairs(9), tokenizer).lengths == expected
     assert expected["longest"].longest > 3
+
+
+class _Shouting(PreTrainedTokenizerFast):
+    """Says something else than the engine below it."""
+
+    def __call__(self, text, **options):
+        return super().__call__([one.replace(" g", " G") for one in text], **options)
+
+
+def test_a_tokenizer_that_overrides_its_call_is_believed():
+    engine = _merging_tokenizer().backend_tokenizer
+    tokenizer = _Shouting(tokenizer_object=engine, eos_token=EOS)
+    pairs = _pairs(*[("p:", " good", " bad")] * 1500)
+    # " g" is one token and " G" two: p : space G o o d and EOS.
+    assert check_pairs(pairs, tokenizer).lengths["longest"].mean == 8
+    assert check_pairs(pairs, _merging_tokenizer()).lengths["chosen"].mean == 5
 
 
 def test_the_share_of_longer_chosen_completions_is_told():

@@ -113,6 +113,11 @@ def test_a_robust_loss_needs_no_advice_about_noise_but_about_its_sign(tmp_path):
     assert not any("takes every label for right" in headline for headline in found)
 
 
+def test_a_small_gap_between_training_and_evaluation_is_no_memorising(tmp_path):
+    run = _run(tmp_path, **{**GOOD, "rewards__accuracies": (0.5, 0.8)}, eval_rewards__accuracies=(0.5, 0.7))
+    assert "The training labels are being memorised." not in _headlines(run)
+
+
 def test_evaluation_is_believed_before_training(tmp_path):
     run = _run(tmp_path, **GOOD, eval_kl=(0.0, 0.5), eval_displacement=(0.0, 0.1))
     assert "The policy moved far from its reference." in _headlines(run)
