@@ -59,6 +59,8 @@ def _from_text(text: str) -> Explanation:
 
         try:
             loss = parse_loss(text)
-        except PrefalignError:
-            raise error from None  # it was no loss expression either: the first message is the one that fits
+        except PrefalignError as other:
+            # It is in neither language: the message of the reader that got further is the one that helps.
+            further = getattr(other, "position", 0) > getattr(error, "position", 0)
+            raise (other if further else error) from None
         return explain(derive(loss), title=str(loss))

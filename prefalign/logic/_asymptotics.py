@@ -13,7 +13,7 @@ from ._masks import atom_mask, bits, full_mask
 if TYPE_CHECKING:
     import sympy
 
-Summed = Literal["contrast", "chosen only", "rejected only", "saturated", "dead", "undefined"]
+Summed = Literal["contrast", "chosen only", "rejected only", "misdirected", "saturated", "dead", "undefined"]
 
 # A monomial: how often each atom's probability stands in it, copies counted with their original.
 _Monomial = tuple[tuple[str, int], ...]
@@ -118,7 +118,8 @@ def summed(atoms: tuple[str, ...], top: int, bottom: int) -> Summed:
 
     There a weighted count is its lowest homogeneous part. If the top's has the lower degree the ratio is astronomic and
     the loss is at its end ("saturated"); otherwise the gradient of ρ in the log-probabilities is that of the two parts:
-    "contrast" if it reaches chosen and rejected, "chosen only" or "rejected only" if one of them, "dead" if none.
+    "contrast" if it raises the chosen answer and lowers the rejected, "chosen only" or "rejected only" if it does one
+    of the two, "misdirected" if it points elsewhere, "dead" if it is zero.
     """
     by_level = levels(atoms, atoms)
     (low_top, rows_top), (low_bottom, rows_bottom) = (lowest(mask, by_level) for mask in (top, bottom))
@@ -132,13 +133,16 @@ def summed(atoms: tuple[str, ...], top: int, bottom: int) -> Summed:
 @lru_cache(maxsize=1 << 14)
 def _learns(atoms: tuple[str, ...], rows_top: int, rows_bottom: int) -> Summed:
     tops, bottoms = (_monomials(atoms, rows) for rows in (rows_top, rows_bottom))
-    policy = {original(atom) for atom in atoms if not is_reference(atom)}
-    moved = {atom for atom in policy if _moves(atom, tops, bottoms)}
-    preferred = chosen_of(atoms)
-    chosen, rejected = preferred in moved, bool(moved - {preferred})
+    moved = {original(atom): _move(original(atom), tops, bottoms) for atom in atoms if not is_reference(atom)}
+    chosen = moved.pop(chosen_of(atoms), frozenset())
+    rejected = frozenset[int]().union(*moved.values())
+    if not chosen and not rejected:
+        return "dead"
+    if (chosen and 1 not in chosen) or any(move == {1} for move in moved.values()):
+        return "misdirected"
     if chosen and rejected:
         return "contrast"
-    return "chosen only" if chosen else "rejected only" if rejected else "dead"
+    return "chosen only" if chosen else "rejected only"
 
 
 def _monomials(atoms: tuple[str, ...], rows: int) -> Counter[_Monomial]:
@@ -149,8 +153,8 @@ def _monomials(atoms: tuple[str, ...], rows: int) -> Counter[_Monomial]:
     return found
 
 
-def _moves(atom: str, tops: Counter[_Monomial], bottoms: Counter[_Monomial]) -> bool:
-    """Whether ∂(log top - log bottom)/∂ log p(atom) is not the zero function."""
+def _move(atom: str, tops: Counter[_Monomial], bottoms: Counter[_Monomial]) -> frozenset[int]:
+    """The signs among the coefficients of ∂(log top - log bottom)/∂ log p(atom); empty if it is the zero function."""
     derivative: Counter[_Monomial] = Counter()
     for top, times_top in tops.items():
         for bottom, times_bottom in bottoms.items():
@@ -158,4 +162,4 @@ def _moves(atom: str, tops: Counter[_Monomial], bottoms: Counter[_Monomial]) -> 
             if difference:
                 powers = Counter(dict(top)) + Counter(dict(bottom))
                 derivative[tuple(sorted(powers.items()))] += difference * times_top * times_bottom
-    return any(derivative.values())
+    return frozenset(1 if factor > 0 else -1 for factor in derivative.values() if factor)

@@ -127,7 +127,7 @@ class Behaviour:
     @property
     def survives_sum(self) -> bool:
         """Whether a gradient is left at summed log-probabilities."""
-        return self.summed in ("contrast", "chosen only", "rejected only")
+        return self.summed in ("contrast", "chosen only", "rejected only", "misdirected")
 
     @property
     def rewards_collapse(self) -> bool:

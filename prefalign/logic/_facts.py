@@ -20,9 +20,11 @@ _SIGNS = {
     "both": "of both signs",
 }
 _SUMMED = {
-    "contrast": "a gradient is left at summed log-probabilities, and it reaches both sides",
+    "contrast": "a gradient is left at summed log-probabilities: it raises the chosen side and lowers the rejected",
     "chosen only": "at summed log-probabilities (near -500 nats) only the chosen answer still learns",
     "rejected only": "at summed log-probabilities (near -500 nats) only the rejected side still learns",
+    "misdirected": "at summed log-probabilities (near -500 nats) a gradient is left, but it does not set the chosen "
+    "answer against the rejected",
     "saturated": "at summed log-probabilities (near -500 nats) the loss is at its end and no gradient is left: "
     "use per-token means",
     "dead": "at summed log-probabilities (near -500 nats) ρ stands still near a constant and no gradient is left: "

@@ -19,7 +19,7 @@ from ._structure import PreferenceStructure
 
 # Atoms that stand in a parsed formula for the words `top` and `bottom`; of the same lengths, so that carets fit.
 _STAND_INS = {"top": "y98", "bottom": "y99   "}
-_GRADIENTS: frozenset[Summed] = frozenset({"contrast", "chosen only", "rejected only"})
+_GRADIENTS: frozenset[Summed] = frozenset({"contrast", "chosen only", "rejected only", "misdirected"})
 
 
 def region_parts(

@@ -88,7 +88,7 @@ class Spec(Specification):
             reference forms (top ∧ R(l), bottom ∧ R(w)).
         max_literals: Most literals in the shortest P, P_C and P_A together (an exclusive or has four).
         survives_sum: A gradient is left at summed log-probabilities (near -500 nats); "contrast" asks for one that
-            reaches both chosen and rejected.
+            raises the chosen and lowers the rejected answer.
         no_displacement: The chosen probability cannot fall while the loss falls. That is strict (the ratio may depend
             on no other probability); "joint" asks it only where all of the model's probabilities fall together.
         satisfiable: Top and bottom are both satisfiable (the ratio is neither 0 nor ∞).
