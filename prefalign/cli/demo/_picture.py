@@ -66,6 +66,7 @@ def _rewards(axes: Axes, before: list[float], after: list[float], result: dict[s
     )
     axes.set_xlabel("VADER compound score (dashed: means)")
     axes.set_ylabel("samples")
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.legend(frameon=False, loc="upper left")
 
 

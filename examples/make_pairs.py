@@ -1,0 +1,78 @@
+"""Makes examples/data: SmolLM2's own continuations of film-review openings, paired by VADER's sentiment score.
+
+Run `python examples/make_pairs.py` (about 12 minutes of one core; if stopped, it goes on where it was).
+"""
+
+import json
+import random
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from prefalign.cli.demo import gold_rewards, load, model_path, sample
+
+OUT = Path(__file__).parent / "data"
+PROGRESS = Path("runs/make_pairs/samples.jsonl")
+SAMPLES, SEED, MIN_GAP, CHUNK = 6, 20, 0.4, 16  # samples a prompt; least gold gap of a pair; prompts a chunk
+SIZES = {"train": 400, "heldout": 96, "dev": 48}  # prompts, no title shared; `dev` is for choosing settings
+PAIRS = {"train": 2, "heldout": 1, "dev": 1}  # most pairs of a prompt
+
+
+def prompts() -> dict[str, list[str]]:
+    """Distinct prompts for each split."""
+    draw = random.Random(SEED)
+    words = json.loads((OUT / "prompts.json").read_text("utf-8"))
+    draw.shuffle(words["titles"])
+    owned = {"train": words["titles"][:44], "dev": words["titles"][44:50], "heldout": words["titles"][50:]}
+    every = {
+        split: [
+            opening.format(title=title, aspect=aspect)
+            for title in titles
+            for opening in words["openings"]
+            for aspect in words["aspects"]
+        ]
+        for split, titles in owned.items()
+    }
+    return {split: draw.sample(every[split], size) for split, size in SIZES.items()}
+
+
+def pairs_of(prompt: str, texts: list[str], most: int) -> list[dict[str, object]]:
+    """At most `most` pairs: best and worst of the finished samples, then second best and second worst."""
+    whole = [text for text in texts if text.endswith((".", "!", "?", '"'))]
+    scored = sorted(set(zip(gold_rewards(whole), whole, strict=True)))
+    halves = list(zip(reversed(scored), scored, strict=True))[: min(most, len(scored) // 2)]
+    return [
+        {"prompt": prompt, "chosen": chosen, "rejected": rejected, "gold_chosen": high, "gold_rejected": low}
+        for (high, chosen), (low, rejected) in halves
+        if high - low >= MIN_GAP
+    ]
+
+
+def sampled(asked: list[str]) -> list[list[str]]:
+    """`SAMPLES` texts for each prompt; every chunk has its own seed and is kept on disk as soon as it is there."""
+    lines = PROGRESS.read_text("utf-8").splitlines(keepends=True) if PROGRESS.exists() else []
+    done = [line for line in lines if line.endswith("\n")]  # a line cut short by an interruption is sampled again
+    PROGRESS.parent.mkdir(parents=True, exist_ok=True)
+    PROGRESS.write_text("".join(done), "utf-8")
+    chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
+    model, tokenizer = load(model_path(None, Path("runs/models")))
+    for number in tqdm(range(len(done), len(chunks)), initial=len(done), total=len(chunks), unit="chunk"):
+        repeated = [prompt for prompt in chunks[number] for _ in range(SAMPLES)]
+        done.append(json.dumps(sample(model, tokenizer, repeated, SEED + number, batch=len(repeated))) + "\n")
+        with PROGRESS.open("a", encoding="utf-8") as file:
+            file.write(done[-1])
+    texts = [text for line in done for text in json.loads(line)]
+    return [texts[start : start + SAMPLES] for start in range(0, len(texts), SAMPLES)]
+
+
+def main() -> None:
+    asked = prompts()
+    every = iter(sampled([prompt for some in asked.values() for prompt in some]))
+    for split, some in asked.items():
+        rows = [row for prompt in some for row in pairs_of(prompt, next(every), PAIRS[split])]
+        (OUT / f"reviews_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        print(f"{split}: {len(rows)} pairs of {len(some)} prompts")
+
+
+if __name__ == "__main__":
+    main()
