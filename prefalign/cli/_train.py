@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -98,6 +99,10 @@ def read_options(
         names = {f.name for f in fields(kind) if f.init}
         made.append(kind(**{name: value for name, value in values.items() if name in names}))
     data, training, model = made
+    # TRL unwraps a list of one, which PEFT then takes for a pattern of the whole name: `q_proj` would match nothing.
+    only = model.lora_target_modules
+    if isinstance(only, str) and re.fullmatch(r"\w+", only):
+        model.lora_target_modules = [only]
     return data, training, model
 
 

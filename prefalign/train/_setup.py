@@ -153,7 +153,10 @@ def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[s
     if args.process_index == 0 and not report.clean:
         print(f"Check of the {name} data\n{report}\n", flush=True)
     report.raise_if_unusable()
-    return dataset if streamed else drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
+    if streamed:
+        return dataset
+    kept = drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
+    return _trl.share(kept, args) if args.precompute_ref_log_probs and args.world_size > 1 else kept
 
 
 def _flipped(dataset: Any) -> float | None:

@@ -7,11 +7,14 @@ the auxiliary loss of mixtures of experts, evaluation and sharding stay TRL's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import load_from_disk
 from torch import Tensor, nn
 from trl.trainer.utils import create_model_from_path, get_config_model_id
 
@@ -109,6 +112,23 @@ def number_rows(dataset: Any, first: int) -> Any:
         kept = dataset.remove_columns(PAIR_INDEX) if PAIR_INDEX in columns else dataset
         return kept.add_column(PAIR_INDEX, [*range(first, first + len(dataset))])
     return dataset.map(lambda row, index: {PAIR_INDEX: first + index}, with_indices=True)
+
+
+def share(dataset: Any, args: Any) -> Any:
+    """The data set, on disk where all processes find it.
+
+    TRL caches reference log-probabilities beside the data set's file; for data in memory each process would look in a
+    temporary folder of its own, and all but the first would find nothing.
+    """
+    if dataset.cache_files:
+        return dataset
+    folder = Path(args.output_dir) / "prefalign_cache" / dataset._fingerprint
+    with args.main_process_first(local=False, desc="sharing the data"):
+        if args.process_index == 0 and not folder.is_dir():
+            partial = folder.with_suffix(f".{os.getpid()}")
+            dataset.save_to_disk(str(partial))
+            os.replace(partial, folder)
+    return load_from_disk(str(folder))
 
 
 def load_beside(path: str, policy: nn.Module | None, args: Any, policy_config: Any) -> nn.Module:

@@ -1,0 +1,59 @@
+"""Trainings that two processes and one process must agree on; `torchrun` runs this file, the test imports it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from prefalign.train import PrefTrainer
+from tests.tiny import tiny_pairs
+from tests.train.runs import history, lora, ours, weights
+
+GLOBAL_BATCH = 4
+SIMPO = "simpo(beta=2.0, gamma=1.0)"
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full": ({"loss": "dpo(beta=0.1) + 0.1*sft(reduction='sum')", "eval_strategy": "steps", "eval_steps": 3}, {}),
+    "lora": ({"loss": "robust(dpo(beta=0.1), flip_rate=0.2)"}, {"peft_config": lora()}),
+    "no reference": ({"loss": SIMPO, "max_steps": 12}, {}),
+    "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
+    "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+}
+
+
+def train(case: str, folder: Path, model: str, processes: int) -> PrefTrainer:
+    """Train one case; "resumed" is saved after five steps and trained to its end from there."""
+    options, arguments = CASES[case]
+    sizes = {"per_device_train_batch_size": GLOBAL_BATCH // processes, "per_device_eval_batch_size": 8 // processes}
+    arguments = {"eval_dataset": tiny_pairs(8), **arguments}
+    if case != "resumed":
+        trainer = ours(folder / case, model, arguments, **options, **sizes)
+        trainer.train()
+        return trainer
+    for resume in (None, str(folder / case / "ours" / "checkpoint-5")):
+        saving = {"save_strategy": "steps", "save_steps": 5}
+        trainer = ours(folder / case, model, arguments, **options, **sizes, **saving)
+        trainer.train(resume)
+    return trainer
+
+
+def main(folder: Path, model: str) -> None:
+    """Train every case and leave its history and weights in `folder`."""
+    for case in CASES:
+        trainer = train(case, folder, model, processes=2)
+        assert trainer.accelerator.num_processes == 2
+        assert trainer.accelerator.distributed_type == "MULTI_CPU"
+        assert isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel)
+        if trainer.is_world_process_zero():
+            save_file({k: v.contiguous() for k, v in weights(trainer).items()}, folder / f"{case}.safetensors")
+            (folder / f"{case}.json").write_text(json.dumps(history(trainer)))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
