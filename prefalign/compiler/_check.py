@@ -21,6 +21,7 @@ from ._reading import Reading
 from ._trace import evaluate
 
 SCALES = (0.7, 5.0, 40.0, 150.0)
+GUARDED_SCALES = (0.7, 2.0, 5.0)
 _PAIRS = 3
 _RTOL = 2e-5
 

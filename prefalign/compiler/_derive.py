@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import sympy as sp
@@ -12,12 +13,13 @@ from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss
 from . import _symbols as sy
-from ._check import SCALES, Disagreement, check
+from ._check import GUARDED_SCALES, SCALES, Disagreement, check
+from ._loss import GroupLoss
 from ._read import read
 from ._reading import Reading, reading
 from ._trace import Formula, trace
 
-Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | Callable[..., Any]
+Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 
 
 def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
@@ -29,8 +31,9 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
     "switched off"). What comes back has been checked: its values and gradients are the code's on random batches.
 
     Args:
-        loss: Equation text, a SymPy expression, a catalogue name; or a `Loss`; or a Python function, callable object,
-            or unbound method that returns a loss (a tensor, a tuple that begins with one, or a dict with `loss`).
+        loss: Equation text, a SymPy expression, a catalogue name; or a `Loss` or `GroupLoss`; or a Python function,
+            callable object, or unbound method that returns a loss (a tensor, a tuple that begins with one, or a dict
+            with `loss`).
         given: Values for parameters of the function, by name: `self=` a stub for a method, `loss_type="ipo"`, ….
 
     Returns:
@@ -55,6 +58,8 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
         return derive_equation(loss)
     if isinstance(loss, Loss):
         return _read_code(type(loss).__call__, {"self": loss, **given}, loss.title)
+    if isinstance(loss, GroupLoss):
+        return _read_code(type(loss).__call__, {"self": loss, **given}, "the loss", loss.answers)
     if isinstance(loss, type):
         raise DerivationError(f"`{loss.__name__}` is a class; derive an instance, such as {loss.__name__}(beta=0.1).")
     if not callable(loss):
@@ -71,7 +76,7 @@ def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, g
         try:
             formula = trace(function, given, plain, groups) if plain else formula
             found = _checked(formula, function, given, name, groups)
-            if found.hyperparameters:
+            if formula.hypers:
                 moved = {key: value * 0.83 for key, value in formula.hypers.items()}
                 check(found, function, given, moved, groups, scales=SCALES[1:2])
             return found
@@ -88,4 +93,9 @@ def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, An
     values = {s: formula.hypers[s.name] for s in formula.expr.free_symbols if s.name in formula.hypers}
     values |= {sy.N_W: 1.0, sy.N_L: 1.0}
     found = reading(read(formula.expr, values), values, name, formula.hypers)
-    return check(found, function, given, formula.hypers, groups)
+    if not formula.guards:
+        return check(found, function, given, formula.hypers, groups)
+    note = "A numerical guard (a clamp or an epsilon within 1e-6 of a probability's ends) is left out of the reading."
+    found = replace(found, notes=(*found.notes, note))
+    # Only where the guard does not act can the rules and the code agree.
+    return check(found, function, given, formula.hypers, groups, scales=GUARDED_SCALES)

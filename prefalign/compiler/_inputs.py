@@ -57,6 +57,8 @@ class Quantities:
     def role(self, name: str) -> Tensor | None:
         """The tensor that a name such as `reference_chosen_logps` asks for; None if it asks for none."""
         words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
+        if "y" in self.logps:
+            return self.logps["y"] if words & _WORDS["logp"] else None
         glued = next((_GLUED[word] for word in words if word in _GLUED), None)
         if glued:
             return self.logps[glued]

@@ -158,7 +158,10 @@ class GroupLoss:
         LossError: An argument is out of range, or top or bottom is unsatisfiable.
 
     Example:
-        >>> best = to_loss("y1", given="exactly one of y1, y2, y3", beta=1.0)  # doctest: +SKIP
+        >>> one = "(y1 & ~y2) | (~y1 & y2)"  # exactly one of the two answers is valid
+        >>> best = to_loss(PreferenceStructure.from_formulas("y1", given=one), beta=1.0)
+        >>> best(torch.log(torch.tensor([[0.5, 0.5]])))
+        tensor([0.6931])
     """
 
     structure: PreferenceStructure

@@ -70,6 +70,11 @@ def collapse(expr: sp.Expr, values: Values) -> sp.Expr:
         yes, no = (_same_form(side) for side in node.args[1:])
         if yes == no or _equal_numbers(yes, no, values):
             return collapse(expr.xreplace({node: node.args[2]}), values)
+    # The cases may also agree only in the whole: m + log(exp(a - m) + exp(b - m)) with m = max(a, b).
+    for distance in {node.args[0] for node in expr.atoms(sy.Select)}:
+        yes, no = sy.assume(expr, distance, True), sy.assume(expr, distance, False)
+        if _equal_numbers(yes, no, values):
+            return collapse(no, values)
     return expr
 
 
@@ -206,6 +211,8 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
         parts.append(part)
         constant += left
     parts += _straight(straight, values)
+    # The chosen answer's rules come first, as they are written by hand.
+    parts.sort(key=lambda part: "w" not in part.core.meanings)
     constant = sp.simplify(constant) if constant != 0 else constant
     if not parts:
         raise DerivationError("The loss does not depend on the log-probabilities.")

@@ -51,7 +51,7 @@ class Reading(RuleSet):
                 f"  also     P_A = {s.P_A}",
                 f"  rows     {s.rows if len(s.rows) <= 64 else '(too many to print)'}  over {', '.join(s.atoms)}",
             ]
-            lines += [f"  atom     {name}: {_atom(name, logp)}" for name, logp in meanings.items()]
+            lines += [f"  {name:<8} {_atom(name, meanings[name])}" for name in s.reduced.atoms]
         if self.hyperparameters:
             lines += ["", "With " + ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())]
         lines += ["", *_batch(self.batch), *self.notes]
@@ -76,6 +76,8 @@ def _rules(count: int) -> str:
 
 
 def _atom(name: str, logp: sp.Expr) -> str:
+    if name.startswith("y"):
+        return f"the policy's probability of answer {name[1:]}, as the code is given it"
     who = "the reference's" if name.startswith("r") else "the policy's"
     what = "means over tokens" if logp.has(sy.N_W, sy.N_L) else "sums over tokens"
     power = logp.as_independent(*logp.free_symbols & {sy.W, sy.L, sy.RW, sy.RL}, as_Add=False)[0]
@@ -115,7 +117,7 @@ def reading(
     return Reading(
         rules,
         name,
-        tuple(dict(part.core.meanings) for part in parts),
+        tuple({name: part.core.meanings[name] for name in part.structure.reduced.atoms} for part in parts),
         {k: v for k, v in hyperparameters.items() if k in used},
         batch,
         tuple(_notes(parts)),
@@ -150,6 +152,8 @@ def _condition(distance: sp.Expr, side: bool, values: Values) -> sp.Basic:
         for name, meaning in core.meanings.items()
     }
     top, bottom = core.top.subs(powers, simultaneous=True), margin * core.bottom.subs(powers, simultaneous=True)
+    if all(s.name.startswith("r") for s in top.free_symbols):  # the policy's side is written first
+        return sp.Lt(bottom, top, evaluate=False) if side else sp.Ge(bottom, top, evaluate=False)
     return sp.Gt(top, bottom, evaluate=False) if side else sp.Le(top, bottom, evaluate=False)
 
 

@@ -7,6 +7,7 @@ over tokens, <= 0); `n_w, n_l` are their token counts. `W°` is `W` behind a `de
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 
 import sympy as sp
 
@@ -17,6 +18,8 @@ COUNTS = {"w": N_W, "l": N_L, "rw": N_W, "rl": N_L}
 
 _LOG2 = {math.log(2): sp.log(2), -math.log(2): -sp.log(2)}
 _FROZEN = "°"
+# Collects the numerical guards (clamps within 1e-6 of a probability's ends) that a run left out.
+GUARDS: ContextVar[list[str] | None] = ContextVar("GUARDS", default=None)
 _GUARD = sp.Rational(1, 10**6)
 
 
@@ -58,6 +61,20 @@ def assume(expr: sp.Expr, distance: sp.Expr, holds: bool) -> sp.Expr:
 
 def near(distance: sp.Expr) -> bool:
     """Whether `distance > 0` holds only for probabilities that are 0 or 1 to within 1e-6: a numerical guard."""
+    found = _near(distance)
+    if found:
+        leave_out(f"{distance} > 0")
+    return found
+
+
+def leave_out(guard: str) -> None:
+    """Note that a guard was left out."""
+    guards = GUARDS.get()
+    if guards is not None:
+        guards.append(guard)
+
+
+def _near(distance: sp.Expr) -> bool:
     constant, rest = distance.as_coeff_Add()
     if rest == 0:
         return False
@@ -109,7 +126,8 @@ def log(x: sp.Expr) -> sp.Expr:
     if isinstance(x, Sigmoid):
         return LogSigmoid(x.args[0])
     one, rest = x.as_coeff_Add()
-    if rest != 0 and abs(one - round(one)) <= _GUARD:  # log(p + 1e-8): a numerical guard
+    if rest != 0 and 0 < abs(one - round(one)) <= _GUARD:  # log(p + 1e-8): a numerical guard
+        leave_out(f"log({x})")
         one, x = sp.Integer(round(one)), round(one) + rest
     if one == 1 and isinstance(-rest, Sigmoid):
         return LogSigmoid(-(-rest).args[0])

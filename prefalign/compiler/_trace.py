@@ -50,10 +50,12 @@ class Formula:
     Args:
         expr: In W, L, RW, RL, token counts and hyperparameters; conditions are `Select`s.
         hypers: The value that each hyperparameter was given.
+        guards: The numerical guards that were left out.
     """
 
     expr: sp.Expr
     hypers: Mapping[str, float]
+    guards: tuple[str, ...] = ()
 
 
 def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozenset[str], groups: int = 0) -> Formula:
@@ -62,15 +64,19 @@ def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozens
     Raises:
         DerivationError: A step of the code has no symbolic reading.
     """
-    hypers = Hypers(plain)
-    expr = _paths(function, given, hypers, [], groups)
+    hypers, guards = Hypers(plain), list[str]()
+    token = sy.GUARDS.set(guards)
+    try:
+        expr = _paths(function, given, hypers, [], groups)
+    finally:
+        sy.GUARDS.reset(token)
     spread = expr.free_symbols & set(SPREAD.values())
     if spread:
         raise DerivationError(
             "The loss depends on how a log-probability spreads over its tokens (a clamp or a weight on single tokens), "
             "so its argument is no log-probability of a whole answer."
         )
-    return Formula(_count_tokens(_name_logs(expr, hypers.values)), dict(hypers.values))
+    return Formula(_count_tokens(_name_logs(expr, hypers.values)), dict(hypers.values), tuple(guards))
 
 
 def _paths(

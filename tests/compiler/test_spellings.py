@@ -1,0 +1,294 @@
+"""Code as strangers write it: one loss in many spellings comes out as one structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sympy as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prefalign import derive
+from prefalign.logic import catalogue, same_ratio
+
+# --- CPO's core, log w - log l, through the logistic function ---
+
+
+def softplus(chosen_logps, rejected_logps, beta=0.1):
+    return F.softplus(-beta * (chosen_logps - rejected_logps)).mean()
+
+
+def by_hand(logp_w: Tensor, logp_l: Tensor, beta: float = 0.1) -> Tensor:
+    return -torch.log(1 / (1 + torch.exp(-beta * (logp_w - logp_l))))
+
+
+def log_softmax_of_the_pair(chosen_logps, rejected_logps, beta=0.1):
+    return -F.log_softmax(beta * torch.stack([chosen_logps, rejected_logps], dim=-1), dim=-1)[..., 0]
+
+
+def cross_entropy(chosen_logps, rejected_logps, beta=0.1):
+    logits = torch.stack([beta * chosen_logps, beta * rejected_logps], dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+def log_of_sigmoid(pi_w, pi_l, beta=0.1):
+    return -torch.log(torch.sigmoid(beta * (pi_w - pi_l)) + 1e-10)
+
+
+def binary_cross_entropy(chosen_logps, rejected_logps, beta=0.1):
+    margin = beta * (chosen_logps - rejected_logps)
+    return F.binary_cross_entropy_with_logits(margin, torch.ones_like(margin))
+
+
+def logsumexp(chosen_logps, rejected_logps, beta=0.1):
+    both = torch.stack([beta * chosen_logps, beta * rejected_logps])
+    return (torch.logsumexp(both, dim=0) - both[0]).mean()
+
+
+def chunked(policy_logps, beta=0.1):
+    chosen, rejected = policy_logps.chunk(2)
+    losses = -F.logsigmoid(beta * (chosen - rejected))
+    return losses, chosen.detach(), rejected.detach()
+
+
+def in_place(chosen_logps, rejected_logps, beta=0.1):
+    margin = chosen_logps - rejected_logps
+    margin *= beta
+    loss = 0.0
+    loss += F.softplus(-margin).mean()
+    return {"loss": loss, "margin": margin.detach().mean().item()}
+
+
+def dictionary(batch, beta=0.1):
+    return -F.logsigmoid(beta * (batch["policy_chosen_logps"] - batch["policy_rejected_logps"]))
+
+
+def stable_by_max(chosen_logps, rejected_logps, beta=0.1):
+    a, b = beta * chosen_logps, beta * rejected_logps
+    top = torch.maximum(a, b)
+    return top + torch.log(torch.exp(a - top) + torch.exp(b - top)) - a
+
+
+class Callable:
+    beta = 0.1
+
+    def __call__(self, chosen_logps, rejected_logps):
+        return -F.logsigmoid(self.beta * (chosen_logps - rejected_logps))
+
+
+@dataclass
+class Outputs:
+    chosen_logps: Tensor
+    rejected_logps: Tensor
+
+
+def of_a_dataclass(outputs: Outputs, beta: float = 0.1) -> Tensor:
+    return -F.logsigmoid(beta * (outputs.chosen_logps - outputs.rejected_logps))
+
+
+CPO = [
+    *(softplus, by_hand, log_softmax_of_the_pair, cross_entropy, log_of_sigmoid, binary_cross_entropy, logsumexp),
+    *(chunked, in_place, dictionary, stable_by_max, Callable(), of_a_dataclass),
+]
+
+
+@pytest.mark.parametrize("function", CPO, ids=lambda f: getattr(f, "__name__", "Callable"))
+def test_every_spelling_of_the_logistic_pair_loss_is_cpo(function):
+    (rule,) = derive(function).rules
+    assert rule.structure == catalogue["cpo"].structure
+    rho, beta = sp.symbols("rho beta")
+    at = rule.link.expression.subs({beta: 0.1}).subs({rho: 7.0})
+    # -log sigmoid(0.1 * 7), worked out: log(1 + e^-0.7)
+    assert float(at * sp.sympify(rule.weight).subs(beta, 0.1)) == pytest.approx(0.403186, abs=1e-5)
+    assert rule.link.direction == "decreasing"
+
+
+# --- ORPO's odds, log of w(1-l)/(l(1-w)) ---
+
+
+def odds_by_log1p(logp_w, logp_l):
+    odds = (logp_w - logp_l) - (torch.log1p(-torch.exp(logp_w)) - torch.log1p(-torch.exp(logp_l)))
+    return -F.logsigmoid(odds)
+
+
+def odds_by_logit(chosen_logps, rejected_logps):
+    return -F.logsigmoid(torch.logit(chosen_logps.exp()) - torch.logit(rejected_logps.exp()))
+
+
+def odds_with_guards(chosen_logps, rejected_logps):
+    w = chosen_logps.exp().clamp(1e-8, 1 - 1e-8)
+    lost = rejected_logps.exp().clamp(1e-8, 1 - 1e-8)
+    return -torch.log(torch.sigmoid(torch.log(w / (1 - w)) - torch.log(lost / (1 - lost))))
+
+
+def odds_branch_by_branch(chosen_logps, rejected_logps):
+    def complement(x):
+        return torch.where(x < -0.6931, torch.log1p(-torch.exp(x)), torch.log(-torch.expm1(x)))
+
+    return F.softplus(complement(chosen_logps) - chosen_logps + rejected_logps - complement(rejected_logps))
+
+
+def odds_as_one_fraction(chosen_logps, rejected_logps):
+    w, lost = chosen_logps.exp(), rejected_logps.exp()
+    return torch.log(1 + lost * (1 - w) / (w * (1 - lost)))
+
+
+@pytest.mark.parametrize(
+    "function", [odds_by_log1p, odds_by_logit, odds_with_guards, odds_branch_by_branch, odds_as_one_fraction]
+)
+def test_every_spelling_of_the_odds_loss_is_orpo(function):
+    (rule,) = derive(function).rules
+    assert rule.structure.rows == "ovxo"
+    assert rule.link.name == "logistic"
+
+
+# --- other links and shapes ---
+
+
+def clamp_for_relu(chosen_logps, rejected_logps, beta=0.1):
+    return torch.clamp(1 - beta * (chosen_logps - rejected_logps), min=0)
+
+
+def ranking(chosen_logps, rejected_logps, margin=0.5):
+    return F.margin_ranking_loss(chosen_logps, rejected_logps, torch.ones(len(chosen_logps)), margin=margin)
+
+
+def maximum_of_zero(chosen_logps, rejected_logps, beta=0.1):
+    gap = 1 - beta * (chosen_logps - rejected_logps)
+    return torch.where(gap > 0, gap, torch.zeros_like(gap))
+
+
+@pytest.mark.parametrize("function", [clamp_for_relu, ranking, maximum_of_zero])
+def test_spellings_of_the_hinge_are_one_rule_with_a_max(function):
+    (rule,) = derive(function).rules
+    assert rule.structure.rows == "bvxo"
+    assert rule.link.expression.has(sp.Max)
+
+
+def unlikelihood(chosen_logps, rejected_logps):
+    return -chosen_logps - torch.log(1 - rejected_logps.exp())
+
+
+def test_minus_log_of_a_product_is_the_semantic_loss_of_the_conjunction():
+    # -log w(1-l) is -log sigma(log w(1-l)/(1 - w(1-l))): CEUnl.
+    (rule,) = derive(unlikelihood).rules
+    assert rule.structure.rows == "xvxx"
+
+
+def length_normalised(chosen_logps, rejected_logps, chosen_len, rejected_len, beta=2.0, gamma=0.5):
+    return -F.logsigmoid(beta * (chosen_logps / chosen_len - rejected_logps / rejected_len) - gamma).mean()
+
+
+def test_length_normalisation_is_noticed_and_the_margin_kept():
+    reading = derive(length_normalised)
+    w, n = (next(s for s in reading.meanings[0]["w"].free_symbols if s.name == name) for name in ("W", "n_w"))
+    assert reading.meanings[0]["w"] == w / n
+    rho, beta, gamma = sp.symbols("rho beta gamma")
+    assert reading.rules[0].link.expression == sp.log(1 + sp.exp(gamma - beta * rho))
+    assert reading.hyperparameters == {"beta": 2.0, "gamma": 0.5}
+    assert reading.batch == ("mean",)
+
+
+def weighted_by_confidence(chosen_logps, rejected_logps, beta=0.1):
+    with torch.no_grad():
+        weight = torch.sigmoid(chosen_logps - rejected_logps)
+    return -weight * F.logsigmoid(beta * (chosen_logps - rejected_logps))
+
+
+def test_a_detached_factor_is_a_weight_and_is_said():
+    reading = derive(weighted_by_confidence)
+    assert {s.name for s in reading.rules[0].weight.free_symbols} == {"W°", "L°"}
+    assert any("detached" in note for note in reading.notes)
+
+
+def only_when_behind(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=0.1):
+    gap = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
+    return torch.where(chosen_logps < ref_chosen_logps, -chosen_logps, -F.logsigmoid(beta * gap))
+
+
+def test_a_branch_on_other_quantities_makes_guarded_rules():
+    rules = derive(only_when_behind).rules
+    w, rw = sp.symbols("w rw")
+    found = {rule.guard: rule.structure for rule in rules}
+    assert found[sp.Lt(w, rw)] == catalogue["ce"].structure
+    assert found[sp.Ge(w, rw)] == catalogue["dpo"].structure
+
+
+def python_if(chosen_logps, rejected_logps, beta=0.1):
+    if (chosen_logps > rejected_logps).all():
+        return -F.logsigmoid(beta * (chosen_logps - rejected_logps)).sum()
+    return (rejected_logps - chosen_logps).sum()
+
+
+def test_an_if_over_a_batch_is_followed_both_ways_and_then_refused_as_coupling():
+    with pytest.raises(ValueError, match="couples the pairs"):
+        derive(python_if)
+
+
+def scalar_if(chosen_logps, rejected_logps, beta=0.1):
+    gap = chosen_logps - rejected_logps
+    if gap > 0:
+        return -F.logsigmoid(beta * gap)
+    return -beta * gap + 1.0
+
+
+def test_an_if_that_takes_one_pair_at_a_time_is_one_link_in_two_pieces():
+    (rule,) = derive(scalar_if).rules
+    assert rule.structure.rows == "bvxo"
+    assert rule.link.expression.has(sp.Piecewise)
+
+
+def test_a_stub_for_self_gives_its_numbers_as_hyperparameters():
+    class Trainer:
+        def dpo_loss(self, chosen_logps, rejected_logps, reference_chosen_logps, reference_rejected_logps):
+            gap = chosen_logps - rejected_logps - (reference_chosen_logps - reference_rejected_logps)
+            if self.args.kind == "sigmoid":
+                return -F.logsigmoid(self.args.beta * gap)
+            raise AssertionError
+
+    stub = SimpleNamespace(args=SimpleNamespace(beta=0.3, kind="sigmoid"))
+    reading = derive(Trainer.dpo_loss, self=stub)
+    assert same_ratio(reading.structure, catalogue["dpo"].structure)
+    assert reading.hyperparameters == {"beta": 0.3}
+
+
+def switched(chosen_logps, rejected_logps, beta=0.1, smoothing=0.0):
+    gap = beta * (chosen_logps - rejected_logps)
+    return -(1 - smoothing) * F.logsigmoid(gap) - smoothing * F.logsigmoid(-gap)
+
+
+def test_a_hyperparameter_at_zero_is_a_feature_that_is_off():
+    assert derive(switched).rules[0].link.name == "logistic"
+    link = derive(switched, smoothing=0.2).rules[0].link
+    assert (link.name, link.direction) == ("smoothed" if link.name == "smoothed" else link.name, "turning")
+
+
+def depends_on_a_value(chosen_logps, rejected_logps, beta=0.1, power=1.0):
+    gap = beta * (chosen_logps - rejected_logps)
+    return F.softplus(-gap) if abs(power - 1.0) < 1e-6 else torch.exp(-power * gap)
+
+
+def test_a_form_that_hangs_on_a_value_is_read_at_that_value():
+    reading = derive(depends_on_a_value)
+    assert reading.rules[0].link.name == "logistic"
+    assert reading.hyperparameters == {"beta": 0.1}
+
+
+def test_equations_names_and_structures_are_forwarded():
+    assert derive("w*(1-l)/(l*(1-w))").rows == "ovxo"
+    assert derive("cpo").rows == "bvxo"
+    w, lost = sp.symbols("w l")
+    assert derive(w / lost).rows == "bvxo"
+    assert derive(catalogue["cpo"].structure) is catalogue["cpo"].structure
+
+
+def untyped(anything: Any) -> Any:
+    return -F.logsigmoid(anything.chosen_logps - anything.rejected_logps)
+
+
+def test_a_single_unknown_argument_is_taken_for_the_batch():
+    assert derive(untyped).structure.rows == "bvxo"
