@@ -120,9 +120,12 @@ def _with_data(found: Sequence[Ingredient], recipe: Recipe, way: Way, data: Iter
     grid = dict.fromkeys([*corners, *inner, recipe.weights])
     names = tuple(one.name for one in found)
     landscape = measure(mixture, held_out, names, list(grid), progress=progress)
-    if not landscape.connected:
-        warnings.warn(landscape.verdict, stacklevel=3)
-    return replace(recipe, notes=(*recipe.notes, _losses(landscape, recipe.weights), landscape.verdict))
+    notes = [*recipe.notes, _losses(landscape, recipe.weights)]
+    if any(max(point.weights) < 1 for point in landscape.points):
+        notes.append(landscape.verdict)
+        if not landscape.connected:
+            warnings.warn(landscape.verdict, stacklevel=3)
+    return replace(recipe, notes=tuple(notes))
 
 
 def _losses(landscape: Landscape, weights: tuple[float, ...]) -> str:
