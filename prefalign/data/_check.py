@@ -77,7 +77,7 @@ def check_pairs(
             if run.refusal is not None:
                 break
             bar.update(run.read(batch))
-    return run.report()
+    return run.report(total)
 
 
 def drop_bad(dataset: Dataset, report: DataReport, on_bad_pairs: OnBadPairs = "drop") -> Dataset:
@@ -215,8 +215,9 @@ class _Run:
         for column, text in zip(self._characters, (pair.prompt, *pair.completions), strict=False):
             column.append(length(text))
 
-    def report(self) -> DataReport:
-        """What was found, once all rows are read."""
+    def report(self, total: int | None) -> DataReport:
+        """What was found, once all of `total` rows are read, or none because the set as a whole is refused."""
+        rows = (total or 0) if self.refusal is not None else self._rows
         flip_rate = self._repeats.report(self._tally)
         findings = self._tally.findings()
         if self.refusal is None and not self._good:
@@ -229,7 +230,7 @@ class _Run:
         lengths = self._lengths() if self._good else {}
         both = "rejected" in self._completions and bool(self._good)
         return DataReport(
-            rows=self._rows,
+            rows=rows,
             layout=self._layout,
             conversational=bool(self._conversational),
             unit="tokens" if self._tokens is not None else "characters",

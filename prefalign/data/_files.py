@@ -222,7 +222,7 @@ def _blame(
         if isinstance(error, UnicodeEncodeError):
             raise DataError(f"{path}, {place} {number}: `{name}` holds half of a surrogate pair, which is no text.")
         raise DataError(
-            f"{path}, {place} {number}: `{name}` does not fit the rows before (got {_name(row.get(name))}: "
+            f"{path}, {place} {number}: `{name}` does not fit its column (got {_name(row.get(name))}: "
             f"{row.get(name)!a:.60}). A column holds values of one kind."
         )
     raise DataError(f"{path}: the rows do not make a table: {error}")

@@ -164,7 +164,7 @@ def _finding_line(finding: Finding) -> str:
         return f"  {finding.message}"
     shown = ", ".join(map(str, finding.rows))
     more = ", ..." if finding.count > len(finding.rows) else ""
-    rows = f"  (rows {shown}{more})" if finding.rows else ""
+    rows = f"  (row{'s' if finding.count > 1 else ''} {shown}{more})" if finding.rows else ""
     return f"  {finding.count:>7,}  {finding.kind}: {finding.message}{rows}"
 
 

@@ -23,7 +23,7 @@ def data(tmp_path):
 def test_findings_are_printed_and_a_usable_set_exits_with_0(data, capsys):
     assert main(["check", data]) == 0
     out = capsys.readouterr().out
-    assert "1  empty_completion: a completion is empty or only white space  (rows 1)" in out
+    assert "1  empty_completion: a completion is empty or only white space  (row 1)" in out
     assert "2 rows can be trained on; 1 would be dropped" in out
     assert "characters" in out
 

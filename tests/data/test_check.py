@@ -337,7 +337,9 @@ def test_a_tokenizer_that_lacks_what_the_layout_needs_is_refused():
     no_eos, no_template = tiny_tokenizer(), tiny_tokenizer()
     no_eos.eos_token = None
     no_template.chat_template = None
-    assert "no EOS token" in str(check_pairs(tiny_pairs(2), no_eos))
+    report = check_pairs(tiny_pairs(2), no_eos)
+    assert "no EOS token" in str(report)
+    assert report.rows == 2
     assert "no chat template" in str(check_pairs(_chat(("p", "a", "b")), no_template))
     assert not check_pairs(_chat(("p", "a", "b")), tiny_tokenizer()).unusable
 

@@ -100,7 +100,7 @@ def test_conversations_are_read_though_their_messages_have_different_fields(tmp_
             "line 2 has no `chosen`. Is `choosen` meant to be `chosen`?",
         ),
         (r'{"prompt": "p", "chosen": "\ud800", "rejected": "r"}', "line 2: `chosen` holds half of a surrogate pair"),
-        (_row(score="many"), "line 2: `score` does not fit the rows before (got text: 'many')"),
+        (_row(score="many"), "line 2: `score` does not fit its column (got text: 'many')"),
         ("[" * 100_000, "line 2: the JSON is nested too deeply"),
         ('{"prompt": ' + "1" * 5000 + "}", "line 2: malformed JSON"),
     ],
