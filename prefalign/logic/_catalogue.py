@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from .._errors import DerivationError, did_you_mean
-from ._named import NAMED, REFUSED, Named, Term
+from ._named import REFUSED, Named, Term, named_losses
 from ._rules import Rule, RuleSet
 from ._structure import PreferenceStructure
 
@@ -113,16 +113,21 @@ class Catalogue(Mapping[str, Entry]):
         16
     """
 
-    def __init__(self) -> None:
-        self._entries = {named.name: Entry(named) for named in NAMED}
-        self._names: dict[str, str] = {}
-        for named in NAMED:
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        return {named.name: Entry(named) for named in named_losses()}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for named in named_losses():
             for word in (named.name, *named.aliases):
-                assert _key(word) not in self._names, word
-                self._names[_key(word)] = named.name
+                assert _key(word) not in names, word
+                names[_key(word)] = named.name
         # Without hyphens second: R-DPO and rDPO are two losses.
-        for key, name in list(self._names.items()):
-            self._names.setdefault(key.replace("-", ""), name)
+        for key, name in list(names.items()):
+            names.setdefault(key.replace("-", ""), name)
+        return names
 
     @property
     def table(self) -> tuple[Entry, ...]:
@@ -162,7 +167,7 @@ class Catalogue(Mapping[str, Entry]):
     def __getitem__(self, name: str) -> Entry:
         entry = self.find(name)
         if entry is None:
-            known = {word.lower(): word for named in NAMED for word in (named.name, *named.aliases)}
+            known = {word.lower(): word for named in named_losses() for word in (named.name, *named.aliases)}
             hint = did_you_mean(name.lower(), known)
             raise KeyError(f"no loss is called {name!r}.{hint} `list(catalogue)` names all of them.")
         return entry

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from itertools import combinations
 from typing import Literal
 
 from .._errors import SpecError
 from ._arguments import Readable, as_rules
 from ._catalogue import catalogue
 from ._lattice import Lattice, label_of
+from ._masks import canonical
 from ._order import entails, same_ratio
 from ._rules import Rule, RuleSet
 from ._structure import PreferenceStructure
@@ -24,6 +26,7 @@ _SIGNS: dict[Relation, str] = {
     "same ratio": "≃",
     "incomparable": "∥",
 }
+_CONVERSE: dict[Relation, Relation] = {"entails": "entailed by", "entailed by": "entails"}
 _MEANING = {
     "≡": "equivalent: the same P_f and N_f",
     "⊏": "the row entails the column: under one decreasing link its loss is at least as high",
@@ -97,7 +100,16 @@ class Comparison:
     @cached_property
     def matrix(self) -> tuple[tuple[Relation, ...], ...]:
         """Row by row, how the row's loss relates to the column's."""
-        return tuple(tuple(_relation(a, b) for b in self.losses) for a in self.losses)
+        count = len(self.losses)
+        rows: list[list[Relation]] = [["equivalent"] * count for _ in range(count)]
+        # Over common atoms once, instead of once a pair.
+        atoms = canonical(atom for rules in self.losses for rule in rules for atom in rule.structure.atoms)
+        wide = [rules.structure.over(atoms) if len(rules) == 1 else None for rules in self.losses]
+        for i, j in combinations(range(count), 2):
+            a, b = wide[i], wide[j]
+            relation = _of_structures(a, b) if a and b else _relation(self.losses[i], self.losses[j])
+            rows[i][j], rows[j][i] = relation, _CONVERSE.get(relation, relation)
+        return tuple(map(tuple, rows))
 
     def relation(self, first: int, second: int) -> Relation:
         """How loss number `first` (from 0) relates to loss number `second`."""
@@ -187,9 +199,7 @@ def _links(rules: RuleSet) -> str:
 
 
 def _relation(a: RuleSet, b: RuleSet) -> Relation:
-    """The relation of two rule sets: of their structures, paired so that weights and guards agree."""
-    if len(a) == len(b) == 1:
-        return _of_structures(a.structure, b.structure)
+    """The relation of two rule sets, their rules paired so that links, weights and guards agree."""
     if a == b:
         return "equivalent"
     if _pairs(a, b):
@@ -201,7 +211,7 @@ def _of_structures(a: PreferenceStructure, b: PreferenceStructure) -> Relation:
     up, down = entails(a, b), entails(b, a)
     if up or down:
         return "equivalent" if up and down else "entails" if up else "entailed by"
-    if not (a.is_degenerate or b.is_degenerate) and max(len(a.atoms), len(b.atoms)) <= 6 and same_ratio(a, b):
+    if not (a.is_degenerate or b.is_degenerate) and len(a.atoms) <= 6 and same_ratio(a, b):
         return "same ratio"
     return "incomparable"
 

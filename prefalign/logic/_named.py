@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import sympy
@@ -19,7 +20,7 @@ class Term:
     """One term of a named loss: weight · link(log of the equation's ratio), where the guard holds."""
 
     equation: str
-    link: Link = LINKS["logistic"]
+    link: Link = field(default_factory=lambda: LINKS["logistic"])
     weight: sympy.Expr | int = 1
     guard: sympy.Basic | None = None
 
@@ -81,7 +82,6 @@ def _table() -> Iterable[Named]:
 
 
 _DPO, _CPO, _CHOSEN, _REJECTED = "w*rl/(rw*l)", "w/l", "w/rw", "rl/l"
-_W, _RW = sympy.symbols("w rw")
 
 
 def _pairwise() -> Iterable[Named]:
@@ -154,12 +154,17 @@ def _sums() -> Iterable[Named]:
     paper = "D'Oosterlinck et al. 2024, arXiv:2408.06266"
     yield Named("APO-zero", paper, (Term(_CHOSEN, sigmoid), Term(_REJECTED, sigmoid)), "derived", ("apo",))
     yield Named("APO-down", paper, (Term("rw/w", sigmoid), Term(_DPO, sigmoid)), "derived")
-    terms = (Term(_DPO, guard=sympy.Ge(_W, _RW)), Term("w*l/(rw*rl)", guard=sympy.Lt(_W, _RW)))
+    w, rw = sympy.symbols("w rw")
+    terms = (Term(_DPO, guard=sympy.Ge(w, rw)), Term("w*l/(rw*rl)", guard=sympy.Lt(w, rw)))
     note = "chooses between two structures by its anchor; R is a past checkpoint, and l the sample it generated"
     yield Named("SePPO", "Zhang et al. 2024, arXiv:2410.05255", terms, "derived", ("sspo",), note=note)
 
 
-NAMED: tuple[Named, ...] = (*_table(), *_pairwise(), *_sums())
+@cache
+def named_losses() -> tuple[Named, ...]:
+    """All of them, built when first asked for: importing stays cheap."""
+    return (*_table(), *_pairwise(), *_sums())
+
 
 # Names that people will ask for, and why they have no entry.
 REFUSED = {

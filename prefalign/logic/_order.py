@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 
+from .._errors import SpecError
 from ._arguments import Readable, as_structure
 from ._derive import coprime
-from ._masks import bits, canonical
+from ._masks import atom_key, bits, canonical
 from ._structure import PreferenceStructure
+
+_PRIME = (1 << 61) - 1
 
 
 def entails(a: Readable, b: Readable) -> bool:
@@ -78,7 +82,23 @@ def same_ratio(a: Readable, b: Readable) -> bool:
         >>> same_ratio(a, b), equivalent(a, b)
         (True, False)
     """
-    return coprime(as_structure(a, "a")) == coprime(as_structure(b, "b"))
+    left, right = as_structure(a, "a"), as_structure(b, "b")
+    if left.is_degenerate or right.is_degenerate:
+        raise SpecError("`same_ratio` needs structures with rows on top and on the bottom; one part is unsatisfiable.")
+    return fingerprint(left) == fingerprint(right) and coprime(left) == coprime(right)
+
+
+@lru_cache(maxsize=1024)
+def fingerprint(structure: PreferenceStructure) -> int:
+    """The ratio at one point of a field of 2^61 - 1 elements: what differs here differs, and nothing was expanded."""
+    small = structure.reduced
+    weights = [1]
+    for atom in small.atoms:
+        first, second = atom_key(atom)
+        p = pow(3, 1009 + 31 * first + second, _PRIME)
+        weights = [weight * factor % _PRIME for weight in weights for factor in (p, 1 - p)]
+    top, bottom = (sum(weights[row] for row in bits(mask)) for mask in (small.top_mask, small.bottom_mask))
+    return top * pow(bottom, -1, _PRIME) % _PRIME
 
 
 def meet(a: Readable, b: Readable) -> PreferenceStructure:

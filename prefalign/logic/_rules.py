@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import sympy
@@ -76,6 +77,23 @@ class Link:
         return f"Link({self.name}: {self.expression}, {self.direction})"
 
 
+class _Links(Mapping[str, Link]):
+    """The named links, built when the first is asked for: importing stays cheap."""
+
+    def __getitem__(self, name: str) -> Link:
+        return _table()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_table())
+
+    def __len__(self) -> int:
+        return len(_table())
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.values()))
+
+
+@cache
 def _table() -> dict[str, Link]:
     epsilon, scaled = sympy.Symbol("epsilon"), BETA * RHO
     up, down = 1 / (1 + sympy.exp(-scaled)), 1 / (1 + sympy.exp(scaled))
@@ -95,7 +113,7 @@ def _table() -> dict[str, Link]:
     return {name: Link(expression, direction, name) for name, (expression, direction) in links.items()}
 
 
-LINKS: Mapping[str, Link] = _table()
+LINKS: Mapping[str, Link] = _Links()
 
 
 @dataclass(frozen=True)
