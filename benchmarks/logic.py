@@ -102,7 +102,7 @@ def sympy_entails(atoms: int) -> float:
 
 
 def import_seconds(module: str, folder: str) -> float:
-    """CPU seconds, the best of nine imports, each in a process of its own, with bytecode as an installed package has."""
+    """CPU seconds, the best of nine imports, each in its own process, with bytecode as when installed."""
     code = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = folder

@@ -6,8 +6,10 @@ shared expressions stay cheap.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from math import prod
 from typing import Literal
 
@@ -25,11 +27,16 @@ Kind = Literal["number", "atom", "parameter", "sum", "product", "power", "log", 
 # ("log" | "exp", index)
 Node = tuple[object, ...]
 
-_PATTERN = compile_pattern(
-    number=r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?(?![\w.])",
-    name=r"[A-Za-z_][A-Za-z_0-9₀-₉]*",
-    sign=r"\*\*|[-+*/^()−·×÷]",
-)
+
+@cache  # not at import: compiling takes milliseconds
+def _pattern() -> re.Pattern[str]:
+    return compile_pattern(
+        number=r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?(?![\w.])",
+        name=r"[A-Za-z_][A-Za-z_0-9₀-₉]*",
+        sign=r"\*\*|[-+*/^()−·×÷]",
+    )
+
+
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _MODELS = {**dict.fromkeys(("P", "M", "pi", "policy"), ""), **dict.fromkeys(("R", "ref", "P_ref", "pi_ref"), "r")}
 _MAX_POWER = 64
@@ -149,7 +156,7 @@ def parse_equation(text: str, arena: Arena, losses: Sequence[str] = ()) -> int:
     Raises:
         ParseError: The text is not in the grammar; the message points at the character.
     """
-    stream = TokenStream(text, _PATTERN, "equation")
+    stream = TokenStream(text, _pattern(), "equation")
     index = _sum(stream, arena, losses)
     if stream.peek.kind != "end":
         stream.fail("expected `+ - * / **`, or the end")

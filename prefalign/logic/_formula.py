@@ -224,7 +224,7 @@ class Not(Formula):
 
 @dataclass(frozen=True, repr=False)
 class _Chain(Formula):
-    """Two or more parts joined by one connective (abstract)."""
+    """Two or more parts joined by one connective (abstract); its kinds inherit its fields, `==` and hash."""
 
     parts: tuple[Formula, ...]
 
@@ -241,7 +241,6 @@ class _Chain(Formula):
         return sign.join(_inside(part, style) for part in self.parts)
 
 
-@dataclass(frozen=True, repr=False)
 class And(_Chain):
     """part ∧ part ∧ ..."""
 
@@ -249,7 +248,6 @@ class And(_Chain):
         return reduce(lambda rows, part: rows & part._mask(tables, full), self.parts, full)
 
 
-@dataclass(frozen=True, repr=False)
 class Xor(_Chain):
     """part ⊕ part ⊕ ...: an odd number of parts is true."""
 
@@ -257,7 +255,6 @@ class Xor(_Chain):
         return reduce(lambda rows, part: rows ^ part._mask(tables, full), self.parts, 0)
 
 
-@dataclass(frozen=True, repr=False)
 class Or(_Chain):
     """part ∨ part ∨ ..."""
 
@@ -267,7 +264,7 @@ class Or(_Chain):
 
 @dataclass(frozen=True, repr=False)
 class _Pair(Formula):
-    """Two parts joined by a connective that does not chain (abstract)."""
+    """Two parts joined by a connective that does not chain (abstract); its kinds inherit its fields, `==` and hash."""
 
     left: Formula
     right: Formula
@@ -281,7 +278,6 @@ class _Pair(Formula):
         return sign.join(_inside(part, style) for part in self.below)
 
 
-@dataclass(frozen=True, repr=False)
 class Implies(_Pair):
     """left → right."""
 
@@ -289,7 +285,6 @@ class Implies(_Pair):
         return (full ^ self.left._mask(tables, full)) | self.right._mask(tables, full)
 
 
-@dataclass(frozen=True, repr=False)
 class Iff(_Pair):
     """left ↔ right."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import cache
 
 from .._errors import did_you_mean
 from .._scan import Token, TokenStream, compile_pattern
@@ -10,11 +12,16 @@ from ._formula import FALSE, TRUE, And, Atom, Formula, Iff, Implies, Not, Or, Xo
 from ._masks import is_atom
 
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_PATTERN = compile_pattern(
-    name=r"[A-Za-z_][A-Za-z_0-9₀-₉]*",
-    digit=r"[01](?![0-9])",
-    sign=r"<->|<=>|->|=>|>>|&&|\|\||[&|~!^∧∨¬→↔⇒⇔⊕⊻⊤⊥()]",
-)
+
+
+@cache  # not at import: compiling takes milliseconds
+def _pattern() -> re.Pattern[str]:
+    return compile_pattern(
+        name=r"[A-Za-z_][A-Za-z_0-9₀-₉]*",
+        digit=r"[01](?![0-9])",
+        sign=r"<->|<=>|->|=>|>>|&&|\|\||[&|~!^∧∨¬→↔⇒⇔⊕⊻⊤⊥()]",
+    )
+
 
 # Every spelling of a connective, and what it means.
 _MEANING = {
@@ -58,7 +65,7 @@ def parse_formula(text: str | Formula) -> Formula:
     """
     if isinstance(text, Formula):
         return text
-    stream = TokenStream(text, _PATTERN, "formula")
+    stream = TokenStream(text, _pattern(), "formula")
     formula = _binary(stream, 0)
     if stream.peek.kind != "end":
         stream.fail("expected a connective, or the end")
