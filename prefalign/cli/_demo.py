@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 
@@ -25,8 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; started again after an interruption, it goes on where it was."""
+    from transformers.utils import logging
+
     from .demo import Settings, run_demo
 
+    logging.set_verbosity_error()
+    # TRL and peft ask transformers about checkpointing by its old name.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
     settings = Settings(
         model=args.model,
         loss=args.loss,

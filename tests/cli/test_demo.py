@@ -78,6 +78,7 @@ def test_a_finished_demo_leaves_numbers_a_picture_and_an_adapter(finished):
     assert result["prompts"] == 4
     assert (finished / "demo.png").read_bytes()[1:4] == b"PNG"
     assert (finished / "adapter_model.safetensors").is_file()
+    assert (finished / "report.html").is_file()
     before, after = (json.loads((finished / f"{when}.json").read_text("utf-8")) for when in ("before", "after"))
     assert len(before["texts"]) == len(after["gold"]) == 8
     change = np.mean(after["chosen"]) - np.mean(before["chosen"])

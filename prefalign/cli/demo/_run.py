@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...diagnose import interval, write_samples
+from ...diagnose import interval, write_report, write_samples
 from ...losses import parse_loss
 from ...references import write_json
 from . import _words
@@ -68,6 +68,7 @@ def run_demo(settings: Settings, out: Path, data: Path | None = None, fresh: boo
     write_json(out / "result.json", result)
     repeated = [prompt for prompt in heldout["prompt"] for _ in range(settings.samples)]
     write_samples(out, repeated, before.texts, after.texts, before.gold, after.gold)
+    write_report(out)
     draw(out / "demo.png", before, after, result, _history(out))
     _words.report(out, result, before, after, heldout["prompt"], settings)
     return result

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +32,12 @@ def introduce(path: str, loss: Loss, noisy: Dataset, heldout: Dataset, data: Pat
     print(
         f"  data   {data}: {len(noisy)} pairs, {wrong} of them with the wrong label; {len(heldout)} held out, all right"
     )
-    print(f"  loss   {loss}")
-    for line in _logic(loss):
-        print(f"  logic  {line}")
+    print(f"  loss   {loss.expression}")
+    print(f"  logic  {_logic(loss)}")
     print(flush=True)
 
 
-def _logic(loss: Loss) -> list[str]:
+def _logic(loss: Loss) -> str:
     """The rules that the loss's own code compiles to."""
     from ...compiler import derive
     from ...logic import RuleSet
@@ -43,9 +45,10 @@ def _logic(loss: Loss) -> list[str]:
     try:
         reading = derive(loss)
     except DerivationError as error:
-        return [f"no reading as rules: {error}"]
+        return f"no reading as rules: {error}"
     rules = reading.rules if isinstance(reading, RuleSet) else ()
-    return [line for rule in rules for line in (f"{rule.structure.P}, read off the loss's code:", f"{rule}")]
+    read = "  and  ".join(str(rule.structure.P) for rule in rules)
+    return f"{read}    (read off the loss's code; M: the model finds it valid, R: the reference does)"
 
 
 def report(
@@ -67,7 +70,7 @@ def report(
             index = place * result["samples"]
             text = f"{sign} {measured.gold[index]:+.2f}  …{_one_line(measured.texts[index])}"
             print(textwrap.fill(text, 110, initial_indent="    ", subsequent_indent=" " * 13))
-    print(f"\nPicture: {out / 'demo.png'}   numbers: {out / 'result.json'}   adapter: {out}")
+    print(f"\nPicture {out / 'demo.png'}, report {out / 'report.html'}, numbers {out / 'result.json'}, adapter {out}")
     print("Next:")
     for line in hints(settings):
         print(f"  {line}")
@@ -89,10 +92,12 @@ def table(result: dict[str, Any]) -> list[str]:
 def hints(settings: Settings) -> list[str]:
     """Two commands worth trying after this one."""
     plain = "dpo(beta=0.1)"
+    here = Path(sys.executable).parent / "prefalign"
+    program = "prefalign" if shutil.which("prefalign") else os.path.relpath(here)
     other = plain if settings.loss != plain else "robust(dpo(beta=0.1), flip_rate=0.3)"
     return [
-        f"prefalign demo --loss {shlex.quote(other)} --out runs/demo-other    # the same data, another loss",
-        f"prefalign derive {shlex.quote(settings.loss)}    # the logic of this one",
+        f"{program} demo --loss {shlex.quote(other)} --out runs/demo-other    # the same labels, another loss",
+        f"{program} derive dpo    # the logic of the loss inside",
     ]
 
 
