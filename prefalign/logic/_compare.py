@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from itertools import combinations
 from typing import Literal
 
@@ -168,6 +167,8 @@ class Comparison:
         return str(self)
 
     def _repr_html_(self) -> str:
+        from html import escape  # its table of entities would cost milliseconds at import
+
         head = "".join(f"<th>{escape(name)}</th>" for name in self.names)
         rows = [
             f"<tr><th>{escape(name)}</th>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 
@@ -168,4 +167,6 @@ def _height(structure: PreferenceStructure) -> int:
 
 
 def _quoted(text: str) -> str:
+    from html import escape  # its table of entities would cost milliseconds at import
+
     return escape(text).replace("`", "&#96;")
