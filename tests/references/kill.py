@@ -1,0 +1,116 @@
+"""Run as a script: kills soups, or trainings, with SIGKILL at random moments, and says what was left each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from prefalign.references import soup
+from prefalign.references._ingredients import find_ingredients
+
+
+def in_a_child(work: Callable[[], object], kill_when: Callable[[], bool] | None = None) -> bool:
+    """Run `work` in a forked process, killed as soon as `kill_when()`: whether it ended well."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    while kill_when is not None:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        if kill_when():
+            os.kill(child, signal.SIGKILL)
+            break
+        time.sleep(0.0005)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def kill_soups(folder: Path, moments: int) -> list[dict[str, object]]:
+    """Kill `moments` soups of folder/a and folder/b; what is at the target and beside it after each."""
+    ingredients, soups = [folder / "a", folder / "b"], folder / "soups"
+    assert in_a_child(lambda: soup(ingredients, out=soups / "whole", progress=False))
+    total = (soups / "whole" / "model.safetensors").stat().st_size
+    found = []
+    for number in range(moments):
+        out, reached = soups / f"soup{number}", random.uniform(0, 1.05) * total
+
+        def beside(out: Path = out) -> list[Path]:
+            return [path for path in soups.iterdir() if path.name.startswith(f".{out.name}.")]
+
+        def far_enough(reached: float = reached) -> bool:
+            files = [path / "model.safetensors" for path in beside()]
+            # Past the whole size: the files are written, and are brought to the disk, or moved.
+            return any(file.exists() and file.stat().st_size >= min(reached, total) for file in files)
+
+        in_a_child(lambda out=out: soup(ingredients, out=out, progress=False), far_enough)
+        rest = beside()
+        found.append({"there": out.exists(), "partial": len(rest), "loadable": sum(map(_is_loadable, rest))})
+        if not out.exists():
+            assert in_a_child(lambda out=out: soup(ingredients, out=out, progress=False))
+    return found
+
+
+def _is_loadable(folder: Path) -> bool:
+    try:
+        find_ingredients([folder])
+    except ValueError:
+        return False
+    return True
+
+
+def kill_trainings(folder: Path, moments: int) -> list[dict[str, object]]:
+    """Train in folder/whole without a break, and in folder/killed with kills and resumes, until it is done."""
+    from tests.train.runs import ours
+
+    def train(name: str) -> None:
+        torch.set_num_threads(1)
+        options = {"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}
+        trainer = ours(folder / name, str(folder / "a"), max_steps=9, save_strategy="steps", save_steps=1, **options)
+        trainer.train(resume_from_checkpoint=last_whole(folder / name / "ours"))
+        trainer.save_model(str(folder / name / "end"))
+
+    assert in_a_child(lambda: train("whole"))
+    run = folder / "killed" / "ours"
+    found = []
+    for _ in range(moments):
+        before = {path.name for path in run.glob("checkpoint-*")}
+        # A checkpoint of this model is written in some hundredths of a second.
+        wait = random.uniform(0, 0.08)
+
+        def soon(before: set[str] = before, wait: float = wait) -> bool:
+            if not {path.name for path in run.glob("checkpoint-*")} - before:
+                return False
+            time.sleep(wait)
+            return True
+
+        done = in_a_child(lambda: train("killed"), soon)
+        found.append({"done": done, "last": last_whole(run)})
+        if done:
+            break
+    assert in_a_child(lambda: train("killed"))
+    return found
+
+
+def last_whole(run: Path) -> str | None:
+    """The last checkpoint of a run that was written to its end: the watch's state is its last file."""
+    whole = [path for path in run.glob("checkpoint-*") if (path / "prefalign_watch.json").is_file()]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+if __name__ == "__main__":
+    random.seed(int(sys.argv[3]))
+    work = {"soups": kill_soups, "trainings": kill_trainings}[sys.argv[1]]
+    print(json.dumps(work(Path(sys.argv[2]), int(sys.argv[4]))))

@@ -1,0 +1,88 @@
+"""Soups and runs that are killed, and the memory and speed of a soup, seen from outside the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from prefalign.references._shards import weights_fingerprint
+from tests.references.models import CONFIG
+from tests.tiny import save_tiny
+
+ROOT = Path(__file__).parents[2]
+MB = 1 << 20
+
+
+def python(*words: str) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return run.stdout
+
+
+def sparse_model(folder: Path, tensors: int, each: int) -> Path:
+    """A checkpoint of zeros that takes no room on the disk."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    header = {
+        f"layer.{number}.weight": {
+            "dtype": "F32",
+            "shape": [each // 4096, 1024],
+            "data_offsets": [number * each, (number + 1) * each],
+        }
+        for number in range(tensors)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + tensors * each)
+    return folder
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    # 160 MB in tensors of 4 MB: held whole, one model alone would break the bound.
+    folders = [str(sparse_model(tmp_path / name, 40, 4 * MB)) for name in "ab"]
+    # Not `ru_maxrss`, which a new process takes over from the one that started it.
+    code = (
+        "import re, sys; from prefalign.references import soup; soup(sys.argv[1:3], out=sys.argv[3]);"
+        r"print(re.search(r'VmHWM:\s+(\d+) kB', open('/proc/self/status').read())[1])"
+    )
+    peak = 1024 * int(python("-c", code, *folders, str(tmp_path / "soup")))
+    assert peak < 4 * MB * (2 + 2) + 300 * 10**6
+
+
+@pytest.mark.slow
+def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path):
+    for name in "ab":
+        sparse_model(tmp_path / name, 12, 4 * MB)
+    left = json.loads(python("-m", "tests.references.kill", "soups", str(tmp_path), "0", "10"))
+    soups = tmp_path / "soups"
+    assert sum(not kill["there"] for kill in left) >= 3, left  # else the kills came too late to show anything
+    assert all(kill["loadable"] == 0 for kill in left), left
+    whole = weights_fingerprint(soups / "whole")
+    assert all(weights_fingerprint(soups / f"soup{number}") == whole for number in range(10))
+    assert all((soups / f"soup{number}" / "config.json").is_file() for number in range(10))
+    assert [path for path in soups.iterdir() if path.name.startswith(".")] == []  # the next soup swept up
+
+
+@pytest.mark.slow
+def test_a_run_with_a_moving_average_survives_being_killed(tmp_path):
+    save_tiny(tmp_path / "a")
+    kills = json.loads(python("-m", "tests.references.kill", "trainings", str(tmp_path), "1", "10").splitlines()[-1])
+    assert not kills[0]["done"], kills
+    end, whole = (load_file(tmp_path / name / "end" / "model.safetensors") for name in ("killed", "whole"))
+    assert all((end[name] == value).all() for name, value in whole.items())
+    state = "prefalign_reference.safetensors"
+    mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-9" / state) for name in ("killed", "whole"))
+    assert mine.keys() == theirs.keys()
+    assert all((mine[name] == value).all() for name, value in theirs.items())
