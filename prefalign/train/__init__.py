@@ -1,6 +1,11 @@
 """Training: the arguments, the trainer, and what is watched."""
 
 from ._config import PrefConfig as PrefConfig
+from ._generation import GenerationOptions as GenerationOptions
+from ._generation import Generator as Generator
+from ._generation import Request as Request
+from ._generation import Sampling as Sampling
+from ._generation import TransformersGenerator as TransformersGenerator
 from ._options import check_names as check_names
 from ._record import RUN_FILE as RUN_FILE
 from ._trainer import PrefTrainer as PrefTrainer

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCE_STATE = "prefalign_reference"
 WATCH_STATE = "prefalign_watch"
+PLAY_STATE = "prefalign_self_play"
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
@@ -36,6 +37,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         trainer = self.trainer
         if self.resume_from is not None:
             self._restore(Path(self.resume_from))
+        if trainer.self_play is not None and state.is_world_process_zero:
+            trainer.self_play.keep_samples_before(state.global_step)
         if state.is_world_process_zero:
             record = run_record(trainer, trainer.objective, trainer.data_reports, trainer.noise_rate)
             path = write_run(args.output_dir, record)
@@ -44,8 +47,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             print(f"Record of the run: {path}", flush=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Pass the step on to the reference."""
+        """Pass the step on to the reference, which then generates what the step's batches lack."""
         self.trainer.reference.on_step_begin(state.global_step)
+        if self.trainer.self_play is not None:
+            self.trainer.self_play.fill(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Pass the step on to the reference; look at the weights before they are saved."""
@@ -54,10 +59,14 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             check_weights(self.trainer.model, args.output_dir, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save the states of the reference and of the watch with the checkpoint."""
+        """Save the states of the reference, of the watch and of self-play with the checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self.trainer.reference.save_files(folder)
         reference, watch = self.trainer.reference.state_dict(), self.trainer.watch.state_dict()
+        play = None if self.trainer.self_play is None else self.trainer.self_play.state_dict()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if play is not None:
+                save_state(folder, PLAY_STATE, play)
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
             save_state(folder, WATCH_STATE, {**watch, "num_tokens": tokens_seen(self.trainer)})
 
@@ -76,7 +85,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 f"The run in {str(folder)!r} was trained with the reference {saved['expression']!r} "
                 f"(got {reference.expression!r}). Resume with that one, or start a new run."
             )
+        reference.load_files(folder)
         reference.load_state_dict(saved)
+        play = load_state(folder, PLAY_STATE)
+        if self.trainer.self_play is not None and play is not None:
+            self.trainer.self_play.load_state_dict(play)
         watched = load_state(folder, WATCH_STATE)
         if watched is not None:
             set_tokens_seen(self.trainer, watched["num_tokens"])

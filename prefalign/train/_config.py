@@ -13,6 +13,7 @@ from trl import DPOConfig
 from .._errors import ConfigError
 from ..losses import Loss
 from ..references import Reference
+from ._generation import GenerationOptions, check_options
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
 
@@ -29,7 +30,7 @@ class _Checked(type):
 
 
 @dataclass
-class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
+class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ignore[misc]
     """Training arguments: every field of TRL's `DPOConfig` under its own name, and these.
 
     TRL's `loss_type`, `beta`, `label_smoothing` and `loss_weights` keep their meaning; `loss` replaces them. Where no
@@ -40,6 +41,8 @@ class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
         loss: A loss expression, such as "robust(dpo(beta=0.1), flip_rate=0.2)", or a `Loss`.
         reference: A reference expression, such as "initial", "none" or "checkpoint(PATH)", or a `Reference`. Default:
             "initial", or "none" if the loss needs no reference.
+        max_new_tokens, temperature, top_p, top_k, stop_tokens, generate_ahead, generation_batch_size: For data of
+            winners alone, see `GenerationOptions`.
         on_bad_pairs: What happens to rows that cannot be trained on: "drop" them with a count, or stop with an "error".
 
     Raises:
@@ -82,6 +85,7 @@ class PrefConfig(DPOConfig, metaclass=_Checked):  # type: ignore[misc]
         self.given_loss_options = given_loss_options(self, own=True)
         self.loss_object: Loss | None = None
         self.reference_object: Reference | None = None
+        check_options(self)
         if self.on_bad_pairs not in ("drop", "error"):
             raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
         if self.loss is not None:

@@ -19,6 +19,7 @@ from . import _trl
 from ._guard import SPLIT
 from ._objective import Objective
 from ._options import check_names
+from ._winners import as_pairs
 
 
 def check_arguments(trainer: type, unknown: Mapping[str, object]) -> None:
@@ -101,6 +102,7 @@ class Data:
         reports: What the check of each found, by its name.
         splits: The names, in the order of the numbers that `pair_index` has them under.
         noise_rate: Share of the training labels that were flipped on purpose; None if that is not known.
+        winners: Numbers of the data sets that held winners alone, and have placeholders now.
     """
 
     train: Any
@@ -108,10 +110,17 @@ class Data:
     reports: dict[str, DataReport]
     splits: tuple[str, ...]
     noise_rate: float | None
+    winners: frozenset[int]
 
 
-def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any) -> Data:
+def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any, winners: bool) -> Data:
     """Number the rows, check them, and drop or refuse those that cannot be trained on.
+
+    Args:
+        train, evaluation: As the trainer takes them.
+        policy: The policy.
+        args: The training arguments.
+        winners: Data may hold winners alone.
 
     Raises:
         ConfigError: There is no training data.
@@ -127,15 +136,16 @@ def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any) -> Data
     reports: dict[str, DataReport] = {}
     ready = {}
     for split, (name, dataset) in enumerate(named.items()):
-        ready[name] = _prepare(name, _trl.number_rows(dataset, split * SPLIT), policy, args, reports)
+        ready[name] = _prepare(name, _trl.number_rows(dataset, split * SPLIT), policy, args, reports, winners)
+    alone = {split for split, name in enumerate(named) if name in reports and reports[name].layout == "winners"}
     if isinstance(evaluation, Mapping):
         evaluation = {name: ready[f"eval_{name}"] for name in evaluation}
     elif evaluation is not None:
         evaluation = ready["eval"]
-    return Data(ready["train"], evaluation, reports, tuple(named), _flipped(ready["train"]))
+    return Data(ready["train"], evaluation, reports, tuple(named), _flipped(ready["train"]), frozenset(alone))
 
 
-def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[str, DataReport]) -> Any:
+def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[str, DataReport], winners: bool) -> Any:
     columns = getattr(dataset, "column_names", None)
     if columns is None or {"image", "images"} & set(columns):
         return dataset  # TRL reads these on the fly, and refuses what is no data set
@@ -145,7 +155,7 @@ def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[s
         policy.processing_class,
         max_length=args.max_length,
         truncation_mode=args.truncation_mode,
-        winners_only=False,
+        winners_only=None if winners else False,
         limit=1000 if streamed else None,
         progress=args.process_index == 0,
     )
@@ -153,9 +163,11 @@ def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[s
     if args.process_index == 0 and not report.clean:
         print(f"Check of the {name} data\n{report}\n", flush=True)
     report.raise_if_unusable()
+    kept = dataset if streamed else drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
+    if report.layout == "winners":
+        kept = as_pairs(kept)
     if streamed:
-        return dataset
-    kept = drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
+        return kept
     return _trl.share(kept, args) if args.precompute_ref_log_probs and args.world_size > 1 else kept
 
 

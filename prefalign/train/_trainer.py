@@ -18,10 +18,13 @@ from ..references import GivenModel, Reference
 from . import _setup, _trl
 from ._callback import RunCallback
 from ._config import PrefConfig
+from ._generation import Generator, TransformersGenerator
 from ._guard import bad_rows, describe_row, stop
 from ._objective import put_together
 from ._record import extend_card
+from ._self_play import SelfPlay, anchor_metrics
 from ._watch import Watch, divergence, kl_metric, term_metrics
+from ._winners import prepare_generation, takes_winners
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]
@@ -36,7 +39,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         loss: A `Loss` or a loss expression. Default: what `args` say.
         reference: A `Reference` or a reference expression. Default: what `args` say; else the policy as training
             starts, or none if the loss needs none.
-        train_dataset: Pairs in one of TRL's formats.
+        generator: Makes the completions that data of winners alone lack, with the reference. Default: transformers'
+            `generate`. See `Generator`.
+        train_dataset: Pairs in one of TRL's formats; for `SePPO` also prompts with `chosen`, or `completion`, alone.
         eval_dataset: Pairs for evaluation, or a dict of them.
         processing_class: The tokenizer. Default: the one saved with the model.
         data_collator, compute_metrics, callbacks, optimizers, quantization_config, peft_config: As in `DPOTrainer`.
@@ -71,6 +76,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         *,
         loss: Loss | str | None = None,
         reference: Reference | str | None = None,
+        generator: Generator | None = None,
         **unknown: Any,
     ) -> None:
         _setup.check_arguments(type(self), unknown)
@@ -87,7 +93,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         _setup.mirror(self.objective, args)
         policy = _setup.describe_policy(model, processing_class, args)
         self.reference.check(policy)
-        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args)
+        self._may_lack_losers = takes_winners(self.objective.loss)
+        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, self._may_lack_losers)
+        sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
         self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
@@ -108,6 +116,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         )
         if data_collator is None:
             self.data_collator: Any = _trl.IndexedCollator(self.data_collator)
+        self.self_play: SelfPlay | None = None
+        if sampling is not None:
+            self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
         self.beta = self.objective.beta
         self.reference.setup(self)
         self._run = RunCallback(self)
@@ -140,6 +151,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         """
         inputs = dict(inputs)
         numbers = inputs.pop(_trl.PAIR_INDEX, None)
+        if self.self_play is not None and not self.model.training:
+            inputs = self.self_play.fill_evaluation(inputs, numbers)
         reference_tokens = self._put_reference(inputs)
         recorder = _trl.Recorder(model, self.forward_pass)
         ours = not self.objective.by_trl
@@ -157,6 +170,12 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if not torch.isfinite(loss.detach()):
             raise self._not_finite(pairs, values, inputs, numbers)
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The batches of an optimizer step; with winners alone, later ones are fetched too, to generate for all."""
+        if self.self_play is not None and self.self_play.trains:
+            epoch_iterator = self.self_play.look_ahead(epoch_iterator, num_batches)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of a batch under `model`, without gradients: (chosen, rejected), (pairs,), sums in nats."""
@@ -225,6 +244,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         gather = self.accelerator.gather
         metrics = self.watch.changes(pairs, numbers, gather) | term_metrics(self.objective.loss, values, gather)
+        if self._may_lack_losers:
+            metrics |= anchor_metrics(pairs, gather)
+        if self.self_play is not None and not self.watch.from_reference:
+            metrics.pop("logps/rejected_change", None)  # what is generated is another text each time
         if reference_tokens is not None:
             mask = inputs["completion_mask"][..., 1:]
             metrics |= kl_metric(divergence(tokens, reference_tokens, mask), mask, gather, tokens.device)

@@ -1,0 +1,79 @@
+"""Winners alone: which losses take them, and how their rows go through a trainer of pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationConfig
+
+from .._errors import ConfigError
+from ..losses import Loss, SePPO
+from ..references import Policy
+from ._generation import Generator, Sampling, given_options, read_sampling
+
+
+def takes_winners(loss: Loss) -> bool:
+    """Whether the loss takes pairs whose other completion the reference generates: one of its terms is `SePPO`."""
+    for _, term in loss.terms:
+        inner: object = term
+        while inner is not None:
+            if isinstance(inner, SePPO):
+                return True
+            inner = getattr(inner, "loss", None)
+    return False
+
+
+def as_pairs(dataset: Any) -> Any:
+    """Rows of winners as pairs, so that TRL tokenises them: the winner stands where the completion will be.
+
+    Args:
+        dataset: With `prompt`, and `chosen` or `completion`.
+    """
+    columns = set(dataset.column_names)
+    if "chosen" not in columns:
+        dataset = dataset.rename_column("completion", "chosen")
+    if hasattr(dataset, "__len__"):
+        return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
+    return dataset.map(lambda row: {"rejected": row["chosen"]})
+
+
+def prepare_generation(
+    model: Any, policy: Policy, args: Any, loss: Loss, generated: bool, generator: Generator | None
+) -> Sampling | None:
+    """How completions are sampled; None if no data hold winners alone.
+
+    Args:
+        model: The policy or its name.
+        policy: What is known of it.
+        args: The training arguments.
+        loss: The loss.
+        generated: Some data hold winners alone.
+        generator: The trainer's `generator`, if one was given.
+
+    Raises:
+        ConfigError: An option contradicts data of winners alone, or has no effect without them.
+    """
+    if not generated:
+        useless = next(iter(given_options(args)), "generator" if generator is not None else None)
+        if useless is not None:
+            raise ConfigError(
+                f"`{useless}` would have no effect: nothing is generated, because the data hold both completions"
+                + (". Remove their column `rejected`, or leave it out." if takes_winners(loss) else ". Leave it out.")
+            )
+        return None
+    if args.precompute_ref_log_probs:
+        raise ConfigError(
+            "`precompute_ref_log_probs=True` contradicts data of winners alone: the other completions are generated "
+            "during training. Leave it out."
+        )
+    return read_sampling(args, policy.processing_class, _ends(model, policy))
+
+
+def _ends(model: Any, policy: Policy) -> Any:
+    """What names the model's end tokens."""
+    if not isinstance(model, str):
+        return model.generation_config
+    try:
+        return GenerationConfig.from_pretrained(model)
+    except OSError:  # a model that was saved without one
+        return policy.config
