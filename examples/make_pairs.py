@@ -13,7 +13,8 @@ from prefalign.cli.demo import gold_rewards, load, model_path, sample
 
 OUT = Path(__file__).parent / "data"
 PROGRESS = Path("runs/make_pairs/samples.jsonl")
-SAMPLES, SEED, MIN_GAP, CHUNK = 6, 20, 0.4, 16  # samples a prompt; least gold gap of a pair; prompts a chunk
+SAMPLES, SEED, CHUNK = 6, 20, 16  # samples a prompt; seed of the first chunk; prompts a chunk
+MIN_GAP, MIN_WORDS = 0.4, 3  # between the gold scores of a pair; in each of its texts
 SIZES = {"train": 400, "heldout": 96, "dev": 48}  # prompts, no title shared; `dev` is for choosing settings
 PAIRS = {"train": 2, "heldout": 1, "dev": 1}  # most pairs of a prompt
 
@@ -38,7 +39,7 @@ def prompts() -> dict[str, list[str]]:
 
 def pairs_of(prompt: str, texts: list[str], most: int) -> list[dict[str, object]]:
     """At most `most` pairs: best and worst of the finished samples, then second best and second worst."""
-    whole = [text for text in texts if text.endswith((".", "!", "?", '"'))]
+    whole = [text for text in texts if text.endswith((".", "!", "?", '"')) and len(text.split()) >= MIN_WORDS]
     scored = sorted(set(zip(gold_rewards(whole), whole, strict=True)))
     halves = list(zip(reversed(scored), scored, strict=True))[: min(most, len(scored) // 2)]
     return [

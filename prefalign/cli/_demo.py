@@ -14,8 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--loss", default="robust(dpo(beta=0.1), flip_rate=0.3)", help="loss expression (default: %(default)s)"
     )
     parser.add_argument("--flip-rate", type=float, default=0.3, help="share of labels turned wrong (default: 0.3)")
-    parser.add_argument("--steps", type=int, default=75, help="optimizer steps of 8 pairs (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=5e-4, help="peak (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=48, help="optimizer steps of 8 pairs (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=2, help="samples of each held-out prompt (default: %(default)s)")
     parser.add_argument("--heldout", type=int, help="held-out prompts (default: all in the file)")
     parser.add_argument("--seed", type=int, default=0, help="of the flips, the training and the samples (default: 0)")
