@@ -37,6 +37,12 @@ class Program:
         chains = [chain for pair in self.steps for chain in pair] + [chain for _, chain in self.result]
         return bool(self.steps) or any(slot[0] == "1-p" for chain in chains for _, slot in chain)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether ρ does not depend on the policy at all."""
+        slots = [slot for _, chain in self.result for _, slot in chain]
+        return not self.steps and all(str(slot[1]).startswith("r") for slot in slots)
+
 
 def compile_structure(structure: PreferenceStructure, reference: bool = False) -> Program:
     """The program of a structure with satisfiable top and bottom.

@@ -68,7 +68,7 @@ class LogicLoss(Loss):
         LossError: An argument is out of range, or top or bottom is unsatisfiable.
 
     Warns:
-        UserWarning: Sums over tokens make the loss dead or saturated.
+        UserWarning: Sums over tokens make the loss dead or saturated, or it is a constant.
 
     Source: Richardson, Srikumar, Sabharwal 2025, arXiv:2412.17696.
     """
@@ -93,8 +93,12 @@ class LogicLoss(Loss):
             )
         object.__setattr__(self, "program", compile_structure(small, self.reference))
         kind = summed_behaviour(small)
-        if not self.mean and kind in ADVICE:
-            warnings.warn(f"{self.formula}: {ADVICE[kind]}", UserWarning, stacklevel=4)
+        advice = "" if self.mean else ADVICE.get(kind, "")
+        if self.program.is_constant:
+            advice = "top and bottom are the same, so that it has no gradient. Change P, P_C or P_A."
+        if advice:
+            rows = small.rows if len(small.atoms) <= 4 else f"{1 << len(small.atoms)} of them"
+            warnings.warn(f"The loss with the rows {rows}: {advice}", UserWarning, stacklevel=4)
 
     def __call__(self, pair_logps: PairLogps) -> Tensor:
         """The loss of every pair, shape (pairs,)."""
@@ -110,7 +114,7 @@ class LogicLoss(Loss):
 
     def of_logps(self, logps: dict[str, Tensor]) -> Tensor:
         """The loss from log-probabilities by atom (w, l, rw, rl), in nats, sums or means as they are given."""
-        rho = run(self.program, lambda atom: logps[_original(atom)])
+        rho = run(self.program, lambda atom: logps[_original(atom) or "w"])
         value: Tensor = find_link(self.link).apply(rho, self.beta or 0.0)
         return value.to(logps["w"].dtype)
 
@@ -196,7 +200,7 @@ class GroupLoss:
             raise LossError(
                 f"`logps` must have the shape (groups, {self.answers}) or wider (got {tuple(logps.shape)})."
             )
-        rho = run(self.program, lambda atom: logps[:, int(atom[1:]) - 1])
+        rho = run(self.program, lambda atom: logps[:, int(atom[1:] or 1) - 1])
         value: Tensor = find_link(self.link).apply(rho, self.beta or 0.0)
         return value.to(logps.dtype)
 

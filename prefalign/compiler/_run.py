@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def run(program: Program, logp: Callable[[str], Tensor]) -> Tensor:
 
     Args:
         program: From `compile_structure`.
-        logp: The log-probability (nats, <= 0) of each atom; tensors that broadcast.
+        logp: The log-probability (nats, <= 0) of each atom, and of "" any of them; tensors that broadcast.
 
     Returns:
         Float64 where 1 - p is needed, else in the inputs' dtype, at least float32.
@@ -47,8 +47,12 @@ def run(program: Program, logp: Callable[[str], Tensor]) -> Tensor:
 
     for number, (left, right) in enumerate(program.steps):
         literals[("+", number)] = torch.logaddexp(total(left), total(right))
-    (sign, chain), *rest = program.result
-    rho = total(chain) if sign > 0 else -total(chain)
-    for sign, chain in rest:
+    groups: Sequence[tuple[int, Chain]] = program.result
+    if program.is_constant:  # top and bottom are the same: the gradient is 0, and must exist
+        rho = 0.0 * logp("").double().clamp(min=FLOOR)
+    else:
+        (sign, chain), *groups = program.result
+        rho = total(chain) if sign > 0 else -total(chain)
+    for sign, chain in groups:
         rho = rho + total(chain) if sign > 0 else rho - total(chain)
     return rho

@@ -21,9 +21,10 @@ def summed_behaviour(structure: PreferenceStructure) -> Kind:
     """What is left of the loss where every probability is that of a whole text, some e^-500.
 
     Example:
-        >>> [summed_behaviour(PreferenceStructure.from_rows(rows)) for rows in ("bvxo", "vvxv", "ovxb", "vvxx")]
+        >>> [summed_behaviour(PreferenceStructure.from_rows(rows)) for rows in ("bvxo", "vvxv", "ovxb", "bvxx")]
         ['contrast', 'saturated', 'dead', 'one-sided']
     """
+    structure = structure.reduced
     count = len(structure.atoms)
     policy = [place for place, atom in enumerate(structure.atoms) if not atom.startswith("r")]
     sides = []
@@ -37,4 +38,6 @@ def summed_behaviour(structure: PreferenceStructure) -> Kind:
         (True, True): "dead",
         (False, True): "one-sided",
     }
-    return kinds[sides[0], sides[1]]
+    kind = kinds[sides[0], sides[1]]
+    # A structure over one answer, such as CE's, has no other that it could fail to learn from.
+    return "contrast" if kind == "one-sided" and len(policy) == 1 else kind
