@@ -31,8 +31,10 @@ class _Fixed(Reference):
             )
 
     def _fingerprint(self) -> str | None:
-        model = self.host.ref_model
-        return None if model is None else fingerprint(model)
+        if self.host.ref_model is not None:
+            return fingerprint(self.host.ref_model)
+        # With adapters, what is not trained: the base model, and a frozen copy of the adapter.
+        return fingerprint(self.host.model, frozen=True) if hasattr(self.host.model, "peft_config") else None
 
 
 @dataclass
@@ -190,15 +192,18 @@ def check_tokenizer(path: str, ours: object) -> None:
         )
 
 
-def fingerprint(model: torch.nn.Module, samples: int = 64) -> str | None:
+def fingerprint(model: torch.nn.Module, samples: int = 64, frozen: bool = False) -> str | None:
     """A hash of names, shapes and some values of a model's parameters; None if they are sharded.
 
     Args:
         model: Any module.
         samples: How many evenly spaced values of each parameter count: weights that were trained differ in them.
+        frozen: Leave out the parameters that are trained.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
+        if frozen and parameter.requires_grad:
+            continue
         if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
             return None
         flat = parameter.detach().reshape(-1)

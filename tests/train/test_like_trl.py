@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, set_seed
 
@@ -50,7 +51,10 @@ def test_our_loss_objects_train_as_trl(expression, checkpoint, tmp_path):
     assert compare(tmp_path, checkpoint, {"loss": expression}, PAIRS[expression]) == 0.0
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+FAST = ("accumulation", "precomputed", "lora")
+
+
+@pytest.mark.parametrize("setting", [pytest.param(s, marks=[pytest.mark.slow] * (s not in FAST)) for s in SETTINGS])
 def test_settings_train_as_in_trl(setting, checkpoint, tmp_path):
     options, trainer = SETTINGS[setting]
     trl = PAIRS["robust(dpo(beta=0.1), flip_rate=0.2)"]
@@ -58,6 +62,12 @@ def test_settings_train_as_in_trl(setting, checkpoint, tmp_path):
     assert compare(tmp_path, checkpoint, loss, trl, trainer, **options) == 0.0
 
 
+def test_what_only_trl_computes_keeps_its_meaning(checkpoint, tmp_path):
+    options = {"loss_type": "sigmoid", "ld_alpha": 0.5}
+    assert compare(tmp_path, checkpoint, options, options) == 0.0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -65,7 +75,6 @@ def test_settings_train_as_in_trl(setting, checkpoint, tmp_path):
         {"loss_type": "aot"},
         {"loss_type": "apo_zero", "beta": 0.3},
         {"loss_type": "sigmoid", "use_weighting": True},
-        {"loss_type": "sigmoid", "ld_alpha": 0.5},
         {"loss_type": "robust", "label_smoothing": 0.1, "f_divergence_type": "js_divergence"},
     ],
     ids=str,
@@ -74,6 +83,7 @@ def test_options_of_trl_keep_their_meaning(options, checkpoint, tmp_path):
     assert compare(tmp_path, checkpoint, options, options) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"loss_type": "exo_pair", "label_smoothing": 1e-3}, {"loss_type": "discopop", "discopop_tau": 0.1}],
@@ -81,6 +91,32 @@ def test_options_of_trl_keep_their_meaning(options, checkpoint, tmp_path):
 )
 def test_losses_with_a_steadier_formula_than_trls_differ_by_rounding(options, checkpoint, tmp_path):
     assert compare(tmp_path, checkpoint, options, options) < 2e-3
+
+
+LAYOUTS = {
+    "conversational": [
+        {
+            "prompt": [{"role": "user", "content": f"Film {i}?"}],
+            "chosen": [{"role": "assistant", "content": "good " * (1 + i % 3)}],
+            "rejected": [{"role": "assistant", "content": "dull " * (1 + i % 2)}],
+        }
+        for i in range(8)
+    ],
+    "implicit prompt": [{"chosen": f"Film {i} is good", "rejected": f"Film {i} was bad"} for i in range(8)],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trls_data_formats_train_as_in_trl(layout, checkpoint, tmp_path):
+    trainer = {"train_dataset": Dataset.from_list(LAYOUTS[layout])}
+    assert compare(tmp_path, checkpoint, {"loss": "dpo(beta=0.1)"}, {"loss_type": "sigmoid"}, trainer) == 0.0
+
+
+@pytest.mark.slow
+def test_a_stream_trains_as_in_trl(checkpoint, tmp_path):
+    trainer = {"train_dataset": tiny_pairs().to_iterable_dataset()}
+    assert compare(tmp_path, checkpoint, {"loss": "dpo(beta=0.1)"}, {"loss_type": "sigmoid"}, trainer) == 0.0
 
 
 @pytest.mark.parametrize("loss", ["dpo(beta=0.101)", "dpo(beta=0.1) + 0.001*sft(reduction='token_mean')"])

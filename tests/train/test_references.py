@@ -99,6 +99,7 @@ def test_sync_ref_model_is_trls(checkpoint, tmp_path):
     assert largest_difference(mine, still) > 1e-3
 
 
+SLOW = ("accumulation", "no reference")
 RESUMED = {
     "full": ({}, {}),
     "lora": ({}, {"peft_config": lora()}),
@@ -108,7 +109,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in RESUMED])
 def test_a_resumed_run_equals_an_uninterrupted_one(case, checkpoint, tmp_path):
     options, trainer = RESUMED[case]
     options = {"loss": "dpo(beta=0.1)", "save_strategy": "steps", "save_steps": 5, **options}
@@ -131,6 +132,11 @@ def test_resuming_needs_the_same_reference(checkpoint, other_checkpoint, tmp_pat
         ours(tmp_path, other_checkpoint, **saving).train(folder)
     with pytest.raises(CheckpointError, match=r"trained with the reference 'initial' .*checkpoint"):
         ours(tmp_path, checkpoint, {"reference": Checkpoint(other_checkpoint)}, **saving).train(folder)
+    lora_folder = tmp_path / "lora"
+    ours(lora_folder, checkpoint, {"peft_config": lora()}, **saving).train()
+    again = ours(lora_folder, other_checkpoint, {"peft_config": lora()}, **saving)
+    with pytest.raises(CheckpointError, match="weights differ"):
+        again.train(str(lora_folder / "ours" / "checkpoint-2"))
     moving = {**saving, "max_steps": 4, "reference": "moving_average()"}
     for file in (tmp_path / "ours" / "checkpoint-2").glob("prefalign_*"):
         file.unlink()
