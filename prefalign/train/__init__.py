@@ -9,3 +9,4 @@ from ._generation import TransformersGenerator as TransformersGenerator
 from ._options import check_names as check_names
 from ._record import RUN_FILE as RUN_FILE
 from ._trainer import PrefTrainer as PrefTrainer
+from ._vllm import VLLMGenerator as VLLMGenerator

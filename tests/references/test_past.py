@@ -303,7 +303,7 @@ def test_a_checkpoint_with_an_exchanged_snapshot_is_refused(tmp_path):
     steps(past, trainer, 0, 3)
     state = past.state_dict()
     past._store.write(1, {"weight": torch.full((1, 1), 9.0)})  # whole, with a SHA-256 that fits it
-    with pytest.raises(CheckpointError, match="step 1 .* is not the one"):
+    with pytest.raises(CheckpointError, match=r"step 1 .* is not the one"):
         past.load_state_dict(state)
 
 
