@@ -1,0 +1,207 @@
+"""How noisy preference labels are: the flip rate with an interval, by several estimators, and the suspicious pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .._errors import DataError
+from ._mixture import Array, cross_fit, holder_rate, likelihood, profile_rate, sigmoid
+
+RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+# An interval wider than this says little about a rate that must lie in [0, 0.5).
+_TOO_WIDE = 0.3
+_LEAST_PAIRS = 50
+
+
+@dataclass(frozen=True)
+class FlipRate:
+    """An estimate of the share of flipped labels.
+
+    Attributes:
+        rate: Joint maximum likelihood, in [0, 0.5).
+        low, high: 95 % likelihood-ratio interval of `rate`.
+        holder: The moment estimator's rate; its interval is `holder_low` to `holder_high`.
+        accuracy: Share of held-out pairs whose margin agrees with the label; (1 - accuracy) bounds the rate from above
+            for a model that errs no less than chance.
+        pairs: How many pairs it rests on.
+        margins: (pairs,) held-out margins, calibrated: logits of "the label is right" for a clean pair.
+        suspicion: (pairs,) probability that the pair's label is flipped, given margin and rate.
+    """
+
+    rate: float
+    low: float
+    high: float
+    holder: float
+    holder_low: float
+    holder_high: float
+    accuracy: float
+    pairs: int
+    margins: Array = field(repr=False, compare=False)
+    suspicion: Array = field(repr=False, compare=False)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether the data say something: the interval is narrow enough, and margins beat chance."""
+        chance = 0.5 + 1.645 * math.sqrt(0.25 / self.pairs)
+        return self.high - self.low <= _TOO_WIDE and self.accuracy > chance
+
+    @property
+    def agree(self) -> bool:
+        """Whether the two estimators' intervals overlap."""
+        return self.holder_low <= self.high and self.low <= self.holder_high
+
+    def most_suspicious(self, count: int) -> list[int]:
+        """Indices of the `count` pairs whose labels are most likely flipped, the most suspicious first."""
+        return [int(i) for i in np.argsort(-self.suspicion, kind="stable")[:count]]
+
+    def __str__(self) -> str:
+        lines = [
+            f"flip rate {self.rate:.3f}, 95 % interval [{self.low:.3f}, {self.high:.3f}] (joint maximum likelihood)",
+            f"flip rate {self.holder:.3f}, 95 % interval [{self.holder_low:.3f}, {self.holder_high:.3f}] (moments)",
+            f"held-out margins agree with {self.accuracy:.1%} of {self.pairs} labels",
+        ]
+        if not self.can_tell:
+            lines.append(
+                "These pairs cannot tell: the margins hardly beat chance, or the interval is wider than "
+                f"{_TOO_WIDE:g}. More pairs, a stronger model or repeated labels would."
+            )
+        elif not self.agree:
+            lines.append("The two estimators disagree: the reward is probably not of the fitted form. Trust neither.")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate without the per-pair arrays."""
+        names = ("rate", "low", "high", "holder", "holder_low", "holder_high", "accuracy", "pairs")
+        return {**{name: getattr(self, name) for name in names}, "can_tell": self.can_tell, "agree": self.agree}
+
+
+def flip_rate(
+    differences: Array,
+    *,
+    folds: int = 5,
+    ridges: Sequence[float] = RIDGES,
+    components: int | None = None,
+    seed: int = 0,
+) -> FlipRate:
+    """Estimate the flip rate of preference pairs from features of their completions.
+
+    A linear reward and the rate are fitted together by maximum likelihood on all folds but one, and give margins of
+    the pairs held out; the rate is then read off the held-out margins, whose scale is fitted with it. Held-out margins
+    are needed: a reward that has memorised a flipped pair sees nothing wrong with it.
+
+    Args:
+        differences: (pairs, features), features of chosen minus features of rejected.
+        folds: How many parts, 2 to pairs.
+        ridges: Penalties to choose from by held-out likelihood, > 0; features are scaled to unit variance first.
+        components: Keep this many principal components; None: at most a tenth of the pairs.
+        seed: Seed of the folds.
+
+    Returns:
+        The estimate, with `can_tell` saying whether it means anything.
+
+    Raises:
+        DataError: Fewer than 50 pairs, features that are not finite or all the same, or an argument out of range.
+
+    Source: the mixture likelihood is that of noisy-label DPO, (1 - eps) sigmoid(g) + eps sigmoid(-g) (Chowdhury et al.
+    2024, arXiv:2403.00409, Sec. 3); fitting it together with the reward on held-out folds is ours.
+    """
+    differences = _checked(differences)
+    pairs = len(differences)
+    if not 2 <= folds <= pairs:
+        raise DataError(f"`folds` must lie between 2 and the number of pairs, {pairs} (got {folds}).")
+    if not ridges or any(not ridge > 0 for ridge in ridges):
+        raise DataError(f"`ridges` must be positive numbers (got {list(ridges)}).")
+    reduced = _principal(differences, components or max(2, pairs // 10))
+    raw, _ = cross_fit(reduced, folds, tuple(ridges), seed)
+    return from_margins(raw)
+
+
+def from_margins(margins: Array) -> FlipRate:
+    """Estimate the flip rate from held-out margins of a reward or a policy.
+
+    Args:
+        margins: (pairs,) reward of chosen minus reward of rejected, on any scale, of pairs the model was not fitted to.
+
+    Raises:
+        DataError: Fewer than 50 margins, or one is not finite.
+    """
+    raw = np.asarray(margins, dtype=float)
+    if raw.ndim != 1 or len(raw) < _LEAST_PAIRS or not np.isfinite(raw).all():
+        raise DataError(f"`margins` must be at least {_LEAST_PAIRS} finite numbers (got shape {raw.shape}).")
+    spread = float(np.abs(raw).mean()) or 1.0
+    rate, low, high, scale = profile_rate(raw / spread)
+    calibrated = raw / spread * scale
+    holder, error = holder_rate(calibrated, rate)
+    suspicion = rate * (1.0 - sigmoid(calibrated)) / likelihood(calibrated, rate)
+    return FlipRate(
+        rate=rate,
+        low=low,
+        high=high,
+        holder=holder,
+        holder_low=holder - 1.96 * error,
+        holder_high=holder + 1.96 * error,
+        accuracy=float(np.mean(raw > 0) + 0.5 * np.mean(raw == 0)),
+        pairs=len(raw),
+        margins=calibrated,
+        suspicion=suspicion,
+    )
+
+
+def from_repeats(agreeing: int, compared: int) -> tuple[float, float, float]:
+    """The flip rate from labels that were given twice, independently: (rate, low, high).
+
+    Two independent labels agree with probability A = (1 - eps)^2 + eps^2, so eps = (1 - sqrt(2A - 1)) / 2.
+
+    Args:
+        agreeing: Pairs whose two labels agree.
+        compared: Pairs that were labelled twice, > 0.
+
+    Returns:
+        The rate, and the rate at the bounds of A's 95 % Wilson interval. Agreement at or below one half gives 0.5.
+
+    Raises:
+        DataError: The counts are out of range.
+
+    Example:
+        >>> [round(x, 3) for x in from_repeats(agreeing=580, compared=1000)]
+        [0.3, 0.265, 0.343]
+    """
+    if not compared > 0 or not 0 <= agreeing <= compared:
+        raise DataError(f"`agreeing` must lie between 0 and `compared` > 0 (got {agreeing} of {compared}).")
+    share, z = agreeing / compared, 1.96
+    centre = (share + z * z / (2 * compared)) / (1 + z * z / compared)
+    half = z / (1 + z * z / compared) * math.sqrt(share * (1 - share) / compared + z * z / (4 * compared**2))
+
+    def rate(agreement: float) -> float:
+        return 0.5 * (1.0 - math.sqrt(max(0.0, 2.0 * min(agreement, 1.0) - 1.0)))
+
+    return rate(share), rate(centre + half), rate(centre - half)
+
+
+def _checked(differences: Array) -> Array:
+    values = np.asarray(differences, dtype=float)
+    if values.ndim != 2 or len(values) < _LEAST_PAIRS:
+        raise DataError(
+            f"`differences` must be an array (pairs, features) with at least {_LEAST_PAIRS} pairs "
+            f"(got shape {values.shape})."
+        )
+    if not np.isfinite(values).all():
+        raise DataError(f"`differences` must be finite (pair {int(np.argmin(np.isfinite(values).all(1)))} is not).")
+    if not np.abs(values).max() > 0:
+        raise DataError("`differences` must not all be zero: chosen and rejected have the same features.")
+    return values
+
+
+def _principal(differences: Array, components: int) -> Array:
+    """The leading principal components, unit variance each; differences have no mean to take off."""
+    scaled = differences / np.maximum(np.sqrt((differences**2).mean(axis=0)), 1e-12)
+    _, values, axes = np.linalg.svd(scaled, full_matrices=False)
+    keep = min(components, int((values > 1e-8 * values[0]).sum()))
+    projected = scaled @ axes[:keep].T
+    result: Array = projected / np.sqrt((projected**2).mean(axis=0))
+    return result

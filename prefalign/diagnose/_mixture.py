@@ -1,0 +1,149 @@
+"""Maximum likelihood of a linear reward and a constant flip rate, and the flip rate that margins alone tell.
+
+The model of a pair with feature difference x (chosen minus rejected) whose label may be flipped:
+P(label) = (1 - eps) * sigmoid(theta . x) + eps * sigmoid(-theta . x).
+
+Shapes: n pairs, d features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Half the 95 % quantile of chi-square with one degree of freedom: the drop in log-likelihood that bounds an interval.
+_DROP = 1.9207
+_SCALES = np.exp(np.linspace(-4.0, 4.0, 161))
+# The likelihood cannot tell eps from 1 - eps; beyond this rate nothing is left to learn.
+_RATES = np.linspace(0.0, 0.49, 197)
+
+
+def sigmoid(values: Array) -> Array:
+    """The logistic function, without overflow."""
+    result: Array = 0.5 * (1.0 + np.tanh(0.5 * values))
+    return result
+
+
+def likelihood(margins: Array, rate: float) -> Array:
+    """P(label) of each pair under the mixture, shape (n,)."""
+    clean = sigmoid(margins)
+    mixed: Array = (1.0 - rate) * clean + rate * (1.0 - clean)
+    return np.maximum(mixed, 1e-300)
+
+
+def fit_jointly(differences: Array, ridge: float, steps: int = 60) -> tuple[Array, float]:
+    """The reward's weights (d,) and the flip rate that maximise the likelihood minus ridge/2 * |theta|^2.
+
+    Fisher scoring for the weights in turn with expectation-maximisation for the rate.
+    """
+    weights, rate = np.zeros(differences.shape[1]), 0.2
+
+    def value(theta: Array) -> float:
+        return float(np.log(likelihood(differences @ theta, rate)).sum() - 0.5 * ridge * theta @ theta)
+
+    for _ in range(steps):
+        clean = sigmoid(differences @ weights)
+        mixed = likelihood(differences @ weights, rate)
+        slope = (1.0 - 2.0 * rate) * clean * (1.0 - clean)
+        gradient = differences.T @ (slope / mixed) - ridge * weights
+        curvature = slope**2 / np.maximum(mixed * (1.0 - mixed), 1e-12)
+        information = (differences * curvature[:, None]).T @ differences
+        information[np.diag_indices_from(information)] += ridge + 1e-8
+        step, before, share = np.linalg.solve(information, gradient), value(weights), 1.0
+        while share > 1e-4 and value(weights + share * step) < before - 1e-12:
+            share /= 2
+        weights = weights + share * step
+        clean = sigmoid(differences @ weights)
+        for _ in range(5):
+            rate = min(float(np.mean(rate * (1.0 - clean) / likelihood(differences @ weights, rate))), 0.499)
+        if np.abs(share * step).max() < 1e-6:
+            break
+    return weights, rate
+
+
+def profile_rate(margins: Array) -> tuple[float, float, float, float]:
+    """The flip rate that held-out margins tell: (rate, low, high, scale).
+
+    The margins' scale is fitted too: a model may be over- or under-confident. The bounds are those of the 95 %
+    likelihood-ratio interval.
+    """
+    clean = sigmoid(np.outer(_SCALES, margins))  # (scales, n)
+    best = np.empty(len(_RATES))
+    where = np.empty(len(_RATES), dtype=int)
+    for index, rate in enumerate(_RATES):
+        sums = np.log(np.maximum((1.0 - rate) * clean + rate * (1.0 - clean), 1e-300)).sum(axis=1)
+        where[index] = sums.argmax()
+        best[index] = sums[where[index]]
+    top = int(best.argmax())
+    inside = _RATES[best >= best[top] - _DROP]
+    return float(_RATES[top]), float(inside.min()), float(inside.max()), float(_SCALES[where[top]])
+
+
+def holder_rate(margins: Array, rate: float, power: float = 1.0) -> tuple[float, float]:
+    """The flip rate by matching a moment of p^power, with its standard error.
+
+    With p the clean model's probability of the label, E[p^power] over observed labels is
+    (1 - eps) * A + eps * B for A = sum_y p(y)^(1 + power) and B = sum_y p(y)^power * (1 - p(y)), so
+    eps = (A - mean p^power) / (A - B).
+
+    The error is that of the stacked estimating equations of the margins' scale, the likelihood's rate and this rate:
+    the scale was fitted too.
+
+    Args:
+        margins: Calibrated held-out margins, shape (n,).
+        rate: The rate of `profile_rate`, which the scale was fitted with.
+        power: Which moment, > 0.
+    """
+
+    def gap_and_excess(scale: float) -> tuple[Array, Array]:
+        p = sigmoid(scale * margins)
+        q = 1.0 - p
+        full = p ** (1 + power) + q ** (1 + power)
+        return full - (p**power * q + q**power * p), full - p**power
+
+    gap, excess = gap_and_excess(1.0)
+    if gap.mean() <= 1e-9 or rate >= _RATES[-1]:
+        return float("nan"), float("inf")  # no margin tells the labels apart
+    holder = float(excess.mean() / gap.mean())
+    free = [0, 1, 2] if rate > 0 else [0, 2]  # at the boundary the likelihood's rate does not move
+
+    def equations(x: Array) -> Array:
+        scale, eps, moment = float(x[0]), float(x[1]), float(x[2])
+        clean, h = sigmoid(scale * margins), 1e-5
+        mixed = likelihood(scale * margins, eps)
+        by_scale = (np.log(likelihood((scale + h) * margins, eps)) - np.log(likelihood((scale - h) * margins, eps))) / (
+            2 * h
+        )
+        gap, excess = gap_and_excess(scale)
+        return np.stack([by_scale, (1.0 - 2.0 * clean) / mixed, excess - moment * gap])[free]  # (equations, n)
+
+    point, step = np.array([1.0, rate, holder]), 1e-4
+    columns = []
+    for index in free:
+        move = np.zeros(3)
+        move[index] = step
+        columns.append((equations(point + move) - equations(point - move)).mean(axis=1) / (2 * step))
+    slope = np.stack(columns, axis=1)
+    values = equations(point)
+    inverse = np.linalg.pinv(slope)
+    covariance = inverse @ np.cov(values) @ inverse.T / len(margins)
+    return holder, float(np.sqrt(max(covariance[-1, -1], 0.0)))
+
+
+def cross_fit(differences: Array, folds: int, ridges: tuple[float, ...], seed: int) -> tuple[Array, float]:
+    """Held-out margins (n,) of the ridge whose held-out likelihood is highest, and that ridge."""
+    fold = np.random.default_rng(seed).permutation(len(differences)) % folds
+    best: tuple[float, Array, float] | None = None
+    for ridge in ridges:
+        margins, score = np.empty(len(differences)), 0.0
+        for held in range(folds):
+            out = fold == held
+            weights, rate = fit_jointly(differences[~out], ridge)
+            margins[out] = differences[out] @ weights
+            score += float(np.log(likelihood(margins[out], rate)).sum())
+        if best is None or score > best[0]:
+            best = (score, margins, ridge)
+    assert best is not None
+    return best[1], best[2]
