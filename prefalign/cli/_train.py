@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ..train import PrefTrainer
 
+    # TRL 1.16 uses names that transformers 5 has renamed, which nobody who runs this command can change.
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing.* is deprecated", FutureWarning)
     train, evaluation = _load_data(data, training)
     policy, peft_config, quantization = _model(model, training)
     trainer = PrefTrainer(

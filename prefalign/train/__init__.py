@@ -9,4 +9,6 @@ from ._generation import TransformersGenerator as TransformersGenerator
 from ._options import check_names as check_names
 from ._record import RUN_FILE as RUN_FILE
 from ._trainer import PrefTrainer as PrefTrainer
+from ._trl import Forward as Forward
+from ._trl import plain_forward as plain_forward
 from ._vllm import VLLMGenerator as VLLMGenerator

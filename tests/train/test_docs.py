@@ -8,10 +8,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from prefalign.cli import _train
 from prefalign.cli._train import DataArguments, read_options
+from prefalign.references import _fixed, _parse
+from prefalign.train import _config, _watch
 from prefalign.train._options import REMOVED
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, ours
@@ -24,10 +27,11 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_for_trl_users_run():
-    parsed = doctest.DocTestParser().get_doctest("\n".join(blocks("from-trl.md", "python")), {}, "from-trl", None, 0)
-    assert len(parsed.examples) == 6
-    assert doctest.DocTestRunner().run(parsed).failed == 0
+@pytest.mark.parametrize("module", [_config, _watch, _fixed, _parse], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_run(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 def test_the_config_file_is_one():
