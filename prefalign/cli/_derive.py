@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
+from ._reading import LOSS_HELP, read_loss
+
 # Truth tables over more atoms than this are no help on a terminal.
 _TABLE_ATOMS = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "loss", metavar="LOSS", help='an equation such as "w*(1-l)/(l*(1-w))" or "log(w/l)", or a name such as orpo'
-    )
+    parser.add_argument("loss", metavar="LOSS", help=LOSS_HELP)
     parser.add_argument("--reference", action="store_true", help="the reference form: top ∧ R(l), bottom ∧ R(w)")
     parser.add_argument("--latex", action="store_true", help="print P, P_C and P_A in LaTeX only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -21,12 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Derive and print."""
-    from ..logic import PreferenceStructure, Rule, RuleSet, catalogue, derive, describe
+    from ..logic import PreferenceStructure, Rule, RuleSet, catalogue, describe
 
-    entry = catalogue.get(args.loss)
-    found = derive(args.loss)
-    # A name brings links and weights; a bare equation says nothing of a link.
-    loss = entry.rules if entry is not None else found
+    # A name or code brings links and weights; a bare equation says nothing of a link.
+    loss, entry = read_loss(args.loss), catalogue.get(args.loss)
     bare = isinstance(loss, PreferenceStructure)
     rules = (Rule(loss),) if isinstance(loss, PreferenceStructure) else loss.rules
     if args.reference:

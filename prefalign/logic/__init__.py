@@ -3,6 +3,7 @@
 # First, so that `import logic` through the signpost at the top of the repository fails at once ("attempted relative
 # import beyond top-level package") instead of making second copies of the classes.
 from .._errors import PrefalignError as _PrefalignError  # noqa: F401  (a guard, not a public name)
+from ._arguments import as_rules as as_rules
 from ._behaviour import Behaviour as Behaviour
 from ._behaviour import behaviour as behaviour
 from ._catalogue import Catalogue as Catalogue

@@ -84,3 +84,35 @@ def test_lattice_as_text_mermaid_and_json(capsys):
 def test_lattice_refuses_what_would_have_no_effect(words, says, capsys):
     assert main(["lattice", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+CODE = """
+import torch.nn.functional as F
+
+
+def margin(chosen, rejected, ref_chosen, ref_rejected, beta=0.1):
+    return F.relu(1 - beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
+"""
+
+
+def test_loss_expressions_and_functions_are_read_too(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(CODE, "utf-8")
+    target = f"{tmp_path / 'mine.py'}:margin"
+    for loss in ("ipo(beta=0.2)", target):
+        assert main(["derive", loss, "--json"]) == 0
+        (rule,) = json.loads(capsys.readouterr().out)["rules"]
+        assert rule["name"] == "DPO"
+        assert "rho" in rule["link"]
+    assert main(["compare", "dpo", "dpo(beta=0.1)", target, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["names"] == ["DPO", "dpo(beta=0.1)", target]
+    assert found["relations"][0] == ["equivalent"] * 3
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [("dpo(betta=1)", "Did you mean `beta`"), ("w*(1-q)", "`q` is not a probability"), ("no.py:f", "no.py")],
+)
+def test_the_error_of_the_right_reader_is_shown(loss, says, capsys):
+    assert main(["derive", loss]) == 2
+    assert says in capsys.readouterr().err
