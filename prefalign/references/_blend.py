@@ -1,7 +1,8 @@
 """Weighted sums of checkpoints, streamed: read a piece of each, add in float64, round once, write.
 
 float64 and not float32 holds the sum: where weights of opposite sign nearly cancel, a sum in float32 is off by many
-units in the last place of what is stored, and in float64 it is off by at most one.
+units in the last place of what is stored, and in float64 it is off by at most one. Only the mean of two needs no more
+than float32.
 """
 
 from __future__ import annotations
@@ -182,12 +183,30 @@ def _add(chunk: _Chunk, reading: Future[list[torch.Tensor]], buffers: _Buffers) 
     step = count if chunk.products else _BLOCK
     for start in range(0, count, step):
         stop = min(start + step, count)
-        total = _add_block(chunk, [tensor[start:stop] for tensor in data], buffers)
-        # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
-        if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
-            raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
+        blocks = [tensor[start:stop] for tensor in data]
+        total = _mean_of_two(chunk, blocks, buffers)
+        if total is None:
+            total = _add_block(chunk, blocks, buffers)
+            # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
+            if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
+                raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
         result[start:stop].copy_(total)
     return result
+
+
+def _mean_of_two(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor | None:
+    """The float32 mean of a block of two tensors; None where it is not that simple.
+
+    For two numbers of float32 or less, (a + b) / 2 in float32 is off by no more than the rounding of the result, unless
+    a + b overflows, which is then left to float64; and it takes half the time.
+    """
+    made = chunk.made
+    simple = len(data) == 2 and not made.products and all(weight == 0.5 for weight, _, _ in made.stored)
+    if not simple or any(entry.dtype == "F64" for _, _, entry in made.stored):
+        return None
+    total = buffers.take("mean", len(data[0]), torch.float32)
+    total.copy_(data[0]).add_(data[1]).mul_(0.5)
+    return total if math.isfinite(total.sum().item()) else None
 
 
 def _add_block(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor:
