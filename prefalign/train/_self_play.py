@@ -80,8 +80,9 @@ class SelfPlay:
     def look_ahead(self, batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
         """The next `count` batches, one step's, with more fetched behind them that completions are made for."""
         step, trainer = self.trainer.state.global_step, self.trainer
-        if batches is not self._source:  # a new epoch: nothing of the last one is left
+        if batches is not self._source:  # a new epoch, of which nothing was generated yet, or a resumed one
             self._source, self._queue = batches, deque()
+            self._until = self._until if self._restored else step
         if step >= self._until:
             change = trainer.reference.next_change(step)
             ends = [step + self.sampling.ahead, max(trainer.state.max_steps, step + 1)]

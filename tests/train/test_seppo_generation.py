@@ -80,7 +80,7 @@ def test_a_model_in_training_mode_generates_without_dropout_and_is_put_back():
 
 
 def test_temperature_sharpens():
-    """At temperature t the log-odds of two tokens are 1/t times those of the model: drawn for one prompt 4,000 times."""
+    """At temperature t the log-odds of two tokens are 1/t times the model's: drawn 4,000 times for one prompt."""
     policy, prompts = model(), ((50,),) * 4000
     logits = policy(torch.tensor([[50]])).logits[0, -1].detach()
     for temperature in (1.0, 0.25):
