@@ -32,12 +32,6 @@ class Program:
     result: tuple[tuple[int, Chain], ...]
 
     @property
-    def complements(self) -> bool:
-        """Whether any 1 - p, or any sum of probabilities, is needed, so that float64 is."""
-        chains = [chain for pair in self.steps for chain in pair] + [chain for _, chain in self.result]
-        return bool(self.steps) or any(slot[0] == "1-p" for chain in chains for _, slot in chain)
-
-    @property
     def is_constant(self) -> bool:
         """Whether ρ does not depend on the policy at all."""
         slots = [slot for _, chain in self.result for _, slot in chain]

@@ -20,7 +20,7 @@ from .._errors import DerivationError
 from ..logic import PreferenceStructure
 from ..losses import Loss, PairLogps, WeightedSum
 from . import _symbols as sy
-from ._diagram import Program
+from ._run import Tape
 from ._symbolic import SymFloat, SymTensor, wrap
 
 TOKENS = {"w": 7, "l": 11}  # primes, so that a mean over tokens shows as a denominator
@@ -261,7 +261,7 @@ def _fields(hint: type, quantities: Quantities) -> dict[str, Any]:
 
 def hyperparameters(value: Any, quantities: Quantities, name: str) -> Any:
     """`value` with every float in it a named hyperparameter: in losses, dataclasses, namespaces and their like."""
-    if isinstance(value, SymFloat | bool | int | str | Tensor | PreferenceStructure | Program) or value is None:
+    if isinstance(value, SymFloat | bool | int | str | Tensor | PreferenceStructure | Tape) or value is None:
         return value
     if isinstance(value, float):
         return quantities.hypers(name, value)

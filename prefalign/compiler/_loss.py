@@ -10,17 +10,12 @@ from torch import Tensor
 from .._errors import LossError
 from ..logic import PreferenceStructure
 from ..losses import Loss, PairLogps
-from ._diagram import Program, compile_structure
-from ._links import find_link
-from ._run import run
+from ._diagram import compile_structure
+from ._links import TENSOR_LINKS, find_link
+from ._run import Tape, number, original, run
 from ._summed import ADVICE, summed_behaviour
 
 _PAIR_ATOMS = ("w", "l", "rw", "rl")
-
-
-def _original(atom: str) -> str:
-    """The atom that a copy such as w2 stands for."""
-    return atom if atom.startswith("y") else atom.rstrip("0123456789")
 
 
 def check_beta(loss: LogicLoss | GroupLoss) -> None:
@@ -78,23 +73,23 @@ class LogicLoss(Loss):
     beta: float | None = None
     reference: bool = True
     mean: bool = False
-    program: Program = field(init=False, repr=False, compare=False)
+    tape: Tape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_beta(self)
         check_parts(self.structure)
         small = self.structure.reduced
-        strange = [atom for atom in small.atoms if _original(atom) not in _PAIR_ATOMS]
+        strange = [atom for atom in small.atoms if original(atom) not in _PAIR_ATOMS]
         if strange:
             raise LossError(f"`structure` must be over w, l, rw, rl (got `{strange[0]}`); use `to_loss` for groups.")
         if self.reference and small.needs_reference:
             raise LossError(
                 "`reference=True` is for structures without R(w) and R(l) (this one has them). Use reference=False."
             )
-        object.__setattr__(self, "program", compile_structure(small, self.reference))
+        object.__setattr__(self, "tape", number(compile_structure(small, self.reference), "w"))
         kind = summed_behaviour(small)
         advice = "" if self.mean else ADVICE.get(kind, "")
-        if self.program.is_constant:
+        if self.tape.constant:
             advice = "top and bottom are the same, so that it has no gradient. Change P, P_C or P_A."
         if advice:
             rows = small.rows if len(small.atoms) <= 4 else f"{1 << len(small.atoms)} of them"
@@ -103,25 +98,25 @@ class LogicLoss(Loss):
     def __call__(self, pair_logps: PairLogps) -> Tensor:
         """The loss of every pair, shape (pairs,)."""
         chosen, rejected = pair_logps.logps(self.mean)
-        logps = {"w": chosen, "l": rejected}
-        if self.needs_reference:
-            ref_chosen, ref_rejected = pair_logps.reference()
-            if self.mean:
-                chosen_tokens, rejected_tokens = pair_logps.tokens()
-                ref_chosen, ref_rejected = ref_chosen / chosen_tokens, ref_rejected / rejected_tokens
-            logps |= {"rw": ref_chosen, "rl": ref_rejected}
-        return self.of_logps(logps)
+        if not self.needs_reference:
+            return self.of_logps({"w": chosen, "l": rejected})
+        ref_chosen, ref_rejected = pair_logps.reference()
+        if self.mean:
+            chosen_tokens, rejected_tokens = pair_logps.tokens()
+            ref_chosen, ref_rejected = ref_chosen / chosen_tokens, ref_rejected / rejected_tokens
+        return self.of_logps({"w": chosen, "l": rejected, "rw": ref_chosen, "rl": ref_rejected})
 
     def of_logps(self, logps: dict[str, Tensor]) -> Tensor:
         """The loss from log-probabilities by atom (w, l, rw, rl), in nats, sums or means as they are given."""
-        rho = run(self.program, lambda atom: logps[_original(atom) or "w"])
-        value: Tensor = find_link(self.link).apply(rho, self.beta or 0.0)
-        return value.to(logps["w"].dtype)
+        rho = run(self.tape, [logps[atom] for atom in self.tape.atoms])
+        value: Tensor = TENSOR_LINKS[self.link].apply(rho, self.beta or 0.0)
+        dtype = logps["w"].dtype
+        return value if value.dtype == dtype else value.to(dtype)
 
     @property
     def needs_reference(self) -> bool:
         """Whether rho contains the reference's probabilities."""
-        return self.reference or self.structure.needs_reference
+        return "rw" in self.tape.atoms or "rl" in self.tape.atoms
 
     @property
     def formula(self) -> str:
@@ -171,7 +166,7 @@ class GroupLoss:
     structure: PreferenceStructure
     link: str = "logistic"
     beta: float | None = None
-    program: Program = field(init=False, repr=False, compare=False)
+    tape: Tape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_beta(self)
@@ -179,7 +174,7 @@ class GroupLoss:
         strange = [atom for atom in self.structure.reduced.atoms if not atom.startswith("y")]
         if strange:
             raise LossError(f"`structure` must be over y1, y2, … (got `{strange[0]}`).")
-        object.__setattr__(self, "program", compile_structure(self.structure.reduced))
+        object.__setattr__(self, "tape", number(compile_structure(self.structure.reduced), "y1"))
 
     @property
     def answers(self) -> int:
@@ -200,8 +195,8 @@ class GroupLoss:
             raise LossError(
                 f"`logps` must have the shape (groups, {self.answers}) or wider (got {tuple(logps.shape)})."
             )
-        rho = run(self.program, lambda atom: logps[:, int(atom[1:] or 1) - 1])
-        value: Tensor = find_link(self.link).apply(rho, self.beta or 0.0)
+        rho = run(self.tape, [logps[:, int(atom[1:]) - 1] for atom in self.tape.atoms])
+        value: Tensor = TENSOR_LINKS[self.link].apply(rho, self.beta or 0.0)
         return value.to(logps.dtype)
 
     def __str__(self) -> str:

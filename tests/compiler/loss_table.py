@@ -1,0 +1,95 @@
+"""Writes docs/loss-table.md: every public loss, read from its code. Run: python -m tests.compiler.loss_table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from pathlib import Path
+
+from prefalign import derive
+from prefalign._errors import DerivationError
+from prefalign.compiler import Reading
+from prefalign.logic import catalogue
+
+from .public import PUBLIC, Public
+
+PAGE = Path(__file__).parents[2] / "docs" / "loss-table.md"
+_HEAD = """# Public losses, read from their code
+
+This page is written by `python -m tests.compiler.loss_table`. Each row is one public loss: its real code was run on
+symbolic log-probabilities by [`derive`](code-to-logic.md), and the rules that came out were checked against the code's
+values and gradients on random batches before they were printed. TRL is version {trl}.
+
+ρ is the log ratio in the column before it, in nats. A link *decreases* in ρ or *turns*; preference entailment orders
+losses only under one decreasing link. Where a loss has several rows it is a sum of rules. "per token" marks
+probabilities that are means over tokens, π^(1/|y|). A symbol with ° is detached.
+
+{counts}
+
+| library | loss | weight | ratio | structure of | link f(ρ) | f | where |
+|---|---|---|---|---|---|---|---|
+"""
+_REFUSED = """
+## Refused
+
+| library | loss | reason |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    rows, refused, derived, ratios = [], [], 0, 0
+    for public in PUBLIC:
+        ratios += public.log_ratio
+        try:
+            reading = read(public)
+        except DerivationError as error:
+            refused.append(f"| {public.library} | {public.name} | {_cell(str(error))} |")
+            continue
+        derived += public.log_ratio
+        rows += _rows(public, reading)
+    counts = (
+        f"{len(PUBLIC)} losses; {ratios} are functions of log ratios of model counts, of which {derived} are derived; "
+        f"the others are refused, each with its reason."
+    )
+    head = _HEAD.format(trl=importlib.metadata.version("trl"), counts=counts)
+    return head + "\n".join(rows) + "\n" + _REFUSED + "\n".join(refused) + "\n"
+
+
+def read(public: Public) -> Reading:
+    """What `derive` makes of a public loss."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reading = derive(public.function, **public.given)
+    assert isinstance(reading, Reading)
+    return reading
+
+
+def _rows(public: Public, reading: Reading) -> list[str]:
+    rows = []
+    for i, (rule, meanings) in enumerate(zip(reading.rules, reading.meanings, strict=True)):
+        per_token = any(s.name.startswith("n_") for e in meanings.values() for s in e.free_symbols)
+        first = [public.library, public.name] if i == 0 else ["", ""]
+        where = [str(rule.guard)] if rule.guard is not None else []
+        where += ["per token"] if per_token else []
+        cells = [
+            *first,
+            "" if rule.weight == 1 else f"`{rule.weight}`",
+            f"`{rule.structure.ratio}`",
+            catalogue.name_of(rule.structure) or "",
+            f"`{rule.link.expression}`",
+            rule.link.direction,
+            ", ".join(where),
+        ]
+        rows.append("| " + " | ".join(map(_cell, cells)) + " |")
+    return rows
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
+    print(f"wrote {PAGE.name}")
