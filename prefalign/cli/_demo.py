@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -43,5 +44,9 @@ def run(args: argparse.Namespace) -> int:
         heldout=args.heldout,
         seed=args.seed,
     )
-    run_demo(settings, out=args.out, data=args.data, fresh=args.fresh)
+    try:
+        run_demo(settings, out=args.out, data=args.data, fresh=args.fresh)
+    except KeyboardInterrupt:
+        print("\nRun the same command again to go on from the last checkpoint; --fresh starts anew.", file=sys.stderr)
+        raise
     return 0

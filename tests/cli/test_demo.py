@@ -99,7 +99,7 @@ def test_a_finished_demo_is_shown_again_without_training(finished, tiny, monkeyp
     assert "gold reward" in capsys.readouterr().out
 
 
-def test_an_interrupted_demo_goes_on_to_the_same_end(finished, tiny, tmp_path, monkeypatch):
+def test_an_interrupted_demo_goes_on_to_the_same_end(finished, tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "demo"
     real = _run.train
 
@@ -114,7 +114,9 @@ def test_an_interrupted_demo_goes_on_to_the_same_end(finished, tiny, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(_run, "train", interrupted)
         assert main([*tiny, "--out", str(out)]) == 130
+    assert "--fresh starts anew" in capsys.readouterr().err
     assert (out / "checkpoint-10").is_dir()
+    (out / "checkpoint-11").mkdir()  # as if it had been stopped while it saved
     assert main([*tiny, "--out", str(out)]) == 0
     ends = [json.loads((folder / "after.json").read_text("utf-8")) for folder in (finished, out)]
     assert ends[0]["chosen"] == pytest.approx(ends[1]["chosen"], abs=1e-4)

@@ -60,7 +60,10 @@ def report(
     settings: Settings,
 ) -> None:
     """Print the table, the samples, the files and what to try next."""
-    print(f"\nOn {result['prompts']} held-out prompts, {result['samples']} samples each [95 % bootstrap interval]")
+    minutes, cpu = result["training_seconds"] / 60, result["training_cpu_seconds"] / 60
+    since = ", since it was resumed" if result["resumed"] else ""
+    print(f"\nTrained for {minutes:.1f} minutes ({cpu:.1f} of processor time{since})")
+    print(f"On {result['prompts']} held-out prompts, {result['samples']} samples each [95 % bootstrap interval]")
     for line in table(result):
         print(f"  {line}")
     print(f"\nThe first sample of the first {SHOWN} held-out prompts, with its gold reward, before (-) and after (+)")
