@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
+from ._reading import LOSS_HELP, read_loss
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("losses", metavar="LOSS", nargs="*", help="a name such as cpo, an equation, or a column: ovxo")
+    parser.add_argument("losses", metavar="LOSS", nargs="*", help=LOSS_HELP)
     parser.add_argument("--all", action="store_true", help="the sixteen losses of the authors' figure")
     parser.add_argument("--reference", action="store_true", help="draw the reference forms")
     parser.add_argument("-o", "--output", metavar="FILE", help="draw into a file ending in .svg, .png or .pdf")
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError("give losses to order, or `--all` for the sixteen of the authors' figure.")
     if args.title and not args.output:
         raise SpecError("`--title` stands above a picture, so it would have no effect without `--output FILE`.")
-    lattice = Lattice(names)
+    lattice = Lattice([read_loss(name) if set(name) & {":", "="} else name for name in names])
     if args.reference:
         lattice = Lattice(
             {f"{name}-ref": s if s.needs_reference else s.with_reference() for name, s in lattice.nodes.items()}

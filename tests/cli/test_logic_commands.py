@@ -107,6 +107,8 @@ def test_loss_expressions_and_functions_are_read_too(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["names"] == ["DPO", "dpo(beta=0.1)", target]
     assert found["relations"][0] == ["equivalent"] * 3
+    assert main(["lattice", "dpo", "ccpo-ref", target]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "1  cCPO-ref"
 
 
 @pytest.mark.parametrize(
