@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 Array = NDArray[np.float64]
 
 # Half the 95 % quantile of chi-square with one degree of freedom: the drop in log-likelihood that bounds an interval.
 _DROP = 1.9207
-_SCALES = np.exp(np.linspace(-4.0, 4.0, 161))
+_LOG_SCALES = np.linspace(-4.0, 4.0, 81)
 # The likelihood cannot tell eps from 1 - eps; beyond this rate nothing is left to learn.
-_RATES = np.linspace(0.0, 0.49, 197)
+HIGHEST_RATE = 0.49
+_RATES = np.linspace(0.0, HIGHEST_RATE, 197)
+# More margins than this are read in as many groups of neighbours: the likelihood is smooth in the margin.
+_GROUPS = 2000
 
 
 def sigmoid(values: Array) -> Array:
@@ -69,16 +73,37 @@ def profile_rate(margins: Array) -> tuple[float, float, float, float]:
     The margins' scale is fitted too: a model may be over- or under-confident. The bounds are those of the 95 %
     likelihood-ratio interval.
     """
-    clean = sigmoid(np.outer(_SCALES, margins))  # (scales, n)
-    best = np.empty(len(_RATES))
-    where = np.empty(len(_RATES), dtype=int)
+    grouped, counts = _grouped(margins)
+    clean = sigmoid(np.outer(np.exp(_LOG_SCALES), grouped))  # (scales, groups)
+    best, at = np.empty(len(_RATES)), np.empty(len(_RATES))
     for index, rate in enumerate(_RATES):
-        sums = np.log(np.maximum((1.0 - rate) * clean + rate * (1.0 - clean), 1e-300)).sum(axis=1)
-        where[index] = sums.argmax()
-        best[index] = sums[where[index]]
+        sums = np.log(np.maximum(rate + (1.0 - 2.0 * rate) * clean, 1e-300)) @ counts
+        best[index], at[index] = _vertex(sums)
     top = int(best.argmax())
     inside = _RATES[best >= best[top] - _DROP]
-    return float(_RATES[top]), float(inside.min()), float(inside.max()), float(_SCALES[where[top]])
+    return float(_RATES[top]), float(inside.min()), float(inside.max()), float(np.exp(at[top]))
+
+
+def _grouped(margins: Array) -> tuple[Array, Array]:
+    """Means of neighbouring margins, and how many each stands for; every margin by itself where there are few."""
+    if len(margins) <= _GROUPS:
+        return margins, np.ones(len(margins))
+    edges = np.linspace(0, len(margins), _GROUPS + 1).astype(int)
+    counts = np.diff(edges).astype(float)
+    return np.add.reduceat(np.sort(margins), edges[:-1]) / counts, counts
+
+
+def _vertex(sums: Array) -> tuple[float, float]:
+    """The largest log-likelihood and its log-scale, by the parabola through the best scale and its neighbours."""
+    index = int(sums.argmax())
+    if 0 < index < len(sums) - 1:
+        before, here, after = (float(x) for x in sums[index - 1 : index + 2])
+        bend = before - 2.0 * here + after
+        if bend < 0.0:
+            shift = 0.5 * (before - after) / bend
+            step = float(_LOG_SCALES[1] - _LOG_SCALES[0])
+            return here - 0.25 * (before - after) * shift, float(_LOG_SCALES[index]) + shift * step
+    return float(sums[index]), float(_LOG_SCALES[index])
 
 
 def holder_rate(margins: Array, rate: float, power: float = 1.0) -> tuple[float, float]:
@@ -107,7 +132,6 @@ def holder_rate(margins: Array, rate: float, power: float = 1.0) -> tuple[float,
     if gap.mean() <= 1e-9 or rate >= _RATES[-1]:
         return float("nan"), float("inf")  # no margin tells the labels apart
     holder = float(excess.mean() / gap.mean())
-    free = [0, 1, 2] if rate > 0 else [0, 2]  # at the boundary the likelihood's rate does not move
 
     def equations(x: Array) -> Array:
         scale, eps, moment = float(x[0]), float(x[1]), float(x[2])
@@ -117,33 +141,35 @@ def holder_rate(margins: Array, rate: float, power: float = 1.0) -> tuple[float,
             2 * h
         )
         gap, excess = gap_and_excess(scale)
-        return np.stack([by_scale, (1.0 - 2.0 * clean) / mixed, excess - moment * gap])[free]  # (equations, n)
+        return np.stack([by_scale, (1.0 - 2.0 * clean) / mixed, excess - moment * gap])  # (equations, n)
 
     point, step = np.array([1.0, rate, holder]), 1e-4
-    columns = []
-    for index in free:
-        move = np.zeros(3)
-        move[index] = step
-        columns.append((equations(point + move) - equations(point - move)).mean(axis=1) / (2 * step))
-    slope = np.stack(columns, axis=1)
-    values = equations(point)
-    inverse = np.linalg.pinv(slope)
-    covariance = inverse @ np.cov(values) @ inverse.T / len(margins)
-    return holder, float(np.sqrt(max(covariance[-1, -1], 0.0)))
+    moves = step * np.eye(3)
+    columns = [(equations(point + move) - equations(point - move)).mean(axis=1) / (2 * step) for move in moves]
+    slope, spread = np.stack(columns, axis=1), np.atleast_2d(np.cov(equations(point)))
+    # At rate 0 the likelihood's rate may or may not move with the data: the larger error is the safe one.
+    frees = [[0, 1, 2]] if rate > 0 else [[0, 1, 2], [0, 2]]
+    variances = []
+    for free in frees:
+        inverse = np.linalg.pinv(slope[np.ix_(free, free)])
+        variances.append(float((inverse @ spread[np.ix_(free, free)] @ inverse.T)[-1, -1]) / len(margins))
+    return holder, float(np.sqrt(max(*variances, 0.0)))
 
 
 def cross_fit(differences: Array, folds: int, ridges: tuple[float, ...], seed: int) -> tuple[Array, float]:
     """Held-out margins (n,) of the ridge whose held-out likelihood is highest, and that ridge."""
     fold = np.random.default_rng(seed).permutation(len(differences)) % folds
     best: tuple[float, Array, float] | None = None
-    for ridge in ridges:
-        margins, score = np.empty(len(differences)), 0.0
-        for held in range(folds):
-            out = fold == held
-            weights, rate = fit_jointly(differences[~out], ridge)
-            margins[out] = differences[out] @ weights
-            score += float(np.log(likelihood(margins[out], rate)).sum())
-        if best is None or score > best[0]:
-            best = (score, margins, ridge)
+    with tqdm(total=len(ridges) * folds, desc="Fitting rewards", unit=" fits", delay=2, leave=False) as bar:
+        for ridge in ridges:
+            margins, score = np.empty(len(differences)), 0.0
+            for held in range(folds):
+                out = fold == held
+                weights, rate = fit_jointly(differences[~out], ridge)
+                margins[out] = differences[out] @ weights
+                score += float(np.log(likelihood(margins[out], rate)).sum())
+                bar.update()
+            if best is None or score > best[0]:
+                best = (score, margins, ridge)
     assert best is not None
     return best[1], best[2]

@@ -1,0 +1,173 @@
+"""The flip rate of labels whose noise is known: recovered, covered, its pairs found, silence where nothing tells."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from prefalign._errors import DataError
+from prefalign.diagnose import FlipRate, flip_rate, from_margins, from_repeats
+
+RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
+
+
+def noisy_pairs(seed: int, rate: float, pairs: int, features: int = 8, norm: float = 4.0):
+    """Differences of pairs labelled by a known linear reward, and which labels were flipped afterwards."""
+    random = np.random.default_rng(seed)
+    reward = random.normal(size=features)
+    reward *= norm / np.linalg.norm(reward)
+    differences = random.normal(size=(pairs, features))
+    first_wins = random.random(pairs) < 1 / (1 + np.exp(-differences @ reward))
+    flipped = random.random(pairs) < rate
+    return np.where((first_wins ^ flipped)[:, None], differences, -differences), flipped
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_rate_of_a_known_model_is_recovered(rate):
+    differences, _ = noisy_pairs(seed=1, rate=rate, pairs=15_000)
+    found = flip_rate(differences, ridges=(1.0,))
+    assert found.rate == pytest.approx(rate, abs=0.03)
+    assert found.holder == pytest.approx(rate, abs=0.03)
+    assert found.can_tell
+    assert found.agree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", RATES)
+def test_the_intervals_cover_the_rate_in_nine_of_ten_draws(rate):
+    likely, moments = 0, 0
+    for seed in range(100):
+        found = flip_rate(noisy_pairs(seed, rate, pairs=2000)[0], ridges=(1.0,))
+        likely += found.low <= rate <= found.high
+        moments += found.holder_low <= rate <= found.holder_high
+    assert likely >= 90
+    assert moments >= 90
+
+
+def test_the_most_suspicious_pairs_are_the_flipped_ones():
+    differences, flipped = noisy_pairs(seed=3, rate=0.2, pairs=2000)
+    found = flip_rate(differences, ridges=(1.0,))
+    worst = found.most_suspicious(50)
+    assert flipped[worst].mean() > 0.9
+    assert np.all(np.diff(found.suspicion[worst]) <= 0)
+    # What it calls a probability is one: as many pairs are flipped as the suspicions add up to.
+    assert found.suspicion.sum() == pytest.approx(flipped.sum(), rel=0.15)
+
+
+def test_a_reward_that_knows_nothing_cannot_tell():
+    random = np.random.default_rng(0)  # the tenth draw agrees with 55 % of its labels
+    found = [flip_rate(random.normal(size=(600, 6)), ridges=(1.0,)) for _ in range(12)]
+    assert not any(one.can_tell for one in found)
+    assert "cannot tell" in str(found[0])
+    json.loads(json.dumps(found[0].to_json(), allow_nan=False))
+
+
+def test_one_weak_feature_cannot_tell_the_rate_even_where_it_beats_chance():
+    # At margins near 0 the mixture depends on (1 - 2 eps) * scale alone: .3 and a larger scale say the same.
+    random = np.random.default_rng(1)
+    margins = random.normal(0.0, 0.3, size=4000)
+    margins = np.where(random.random(4000) < 1 / (1 + np.exp(-margins)), margins, -margins)
+    found = from_margins(margins)
+    assert found.accuracy > 0.53
+    assert found.high - found.low > 0.3
+    assert not found.can_tell
+
+
+def test_the_scale_of_the_margins_does_not_matter():
+    differences, _ = noisy_pairs(seed=5, rate=0.3, pairs=1000)
+    margins = differences.sum(axis=1)
+    first, second = from_margins(margins), from_margins(1000.0 * margins)
+    assert (first.rate, first.low, first.high) == (second.rate, second.low, second.high)
+    np.testing.assert_allclose(first.margins, second.margins)
+
+
+def test_grouped_margins_tell_what_single_ones_tell():
+    random = np.random.default_rng(2)
+    margins = random.normal(0.0, 4.0, size=2000)
+    wrong = (random.random(2000) > 1 / (1 + np.exp(-margins))) ^ (random.random(2000) < 0.2)
+    margins = np.where(wrong, -margins, margins)
+    once, thrice = from_margins(margins), from_margins(np.tile(margins, 3))
+    assert thrice.rate == pytest.approx(once.rate, abs=0.0026)
+    assert thrice.high - thrice.low == pytest.approx((once.high - once.low) / math.sqrt(3), rel=0.15)
+
+
+def test_suspicion_is_the_posterior_of_a_flip():
+    found = from_margins(np.where(np.arange(400) % 4 == 0, -3.0, 3.0))  # a quarter contradicts, margins all alike
+    clean = 1 / (1 + np.exp(-found.margins))
+    posterior = found.rate * (1 - clean) / ((1 - found.rate) * clean + found.rate * (1 - clean))
+    np.testing.assert_allclose(found.suspicion, posterior)
+    assert set(found.most_suspicious(100)) == set(range(0, 400, 4))
+
+
+def test_features_of_large_and_tiny_scale_count_alike():
+    differences, _ = noisy_pairs(seed=6, rate=0.2, pairs=1000)
+    scaled = differences * 10.0 ** np.arange(-4, 4)
+    assert flip_rate(scaled, ridges=(1.0,)).rate == pytest.approx(flip_rate(differences, ridges=(1.0,)).rate)
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "compared", "rate"),
+    [
+        (100, 100, 0.0),  # never a contradiction
+        (82, 100, 0.1),  # .9^2 + .1^2 = .82
+        (68, 100, 0.2),  # .64 + .04
+        (58, 100, 0.3),
+        (52, 100, 0.4),
+        (50, 100, 0.5),
+        (20, 100, 0.5),  # below a half: nothing to learn
+    ],
+)
+def test_repeated_labels_by_hand(agreeing, compared, rate):
+    found, low, high = from_repeats(agreeing, compared)
+    assert found == pytest.approx(rate)
+    assert low <= found <= high
+
+
+def test_two_labels_of_many_pairs_by_hand():
+    # Wilson's interval of 820 in 1000 is .79498 to .84257 (z = 1.96); (1 - sqrt(2A - 1)) / 2 at its ends.
+    rate, low, high = from_repeats(820, 1000)
+    assert rate == pytest.approx(0.1)
+    assert low == pytest.approx(0.08613, abs=1e-5)
+    assert high == pytest.approx(0.11596, abs=1e-5)
+
+
+@pytest.mark.parametrize(("agreeing", "compared"), [(1, 0), (-1, 5), (6, 5)])
+def test_impossible_counts_are_refused(agreeing, compared):
+    with pytest.raises(DataError, match="agreeing"):
+        from_repeats(agreeing, compared)
+
+
+@pytest.mark.parametrize(
+    ("differences", "options", "word"),
+    [
+        (np.zeros((100, 3)), {}, "zero"),
+        (np.ones((49, 3)), {}, "at least 50"),
+        (np.ones(100), {}, "pairs, features"),
+        (np.where(np.arange(300).reshape(100, 3) == 150, np.nan, 1.0), {}, "pair 50"),
+        (np.ones((100, 3)), {"folds": 1}, "folds"),
+        (np.ones((100, 3)), {"folds": 101}, "folds"),
+        (np.ones((100, 3)), {"ridges": ()}, "ridges"),
+        (np.ones((100, 3)), {"ridges": (1.0, 0.0)}, "ridges"),
+        (np.ones((100, 3)), {"components": 0}, "components"),
+    ],
+)
+def test_features_that_cannot_be_used_are_refused(differences, options, word):
+    with pytest.raises(DataError, match=word):
+        flip_rate(differences, **options)
+
+
+@pytest.mark.parametrize("margins", [np.ones(20), np.full(100, np.inf), np.ones((100, 2))])
+def test_margins_that_cannot_be_used_are_refused(margins):
+    with pytest.raises(DataError, match="margins"):
+        from_margins(margins)
+
+
+def test_the_two_estimators_may_disagree():
+    values = {"rate": 0.1, "low": 0.05, "high": 0.15, "accuracy": 0.8, "pairs": 500}
+    arrays = {"margins": np.zeros(500), "suspicion": np.zeros(500)}
+    apart = FlipRate(**values, holder=0.3, holder_low=0.25, holder_high=0.35, **arrays)
+    assert not apart.agree
+    assert "disagree" in str(apart)
