@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import TYPE_CHECKING
 
 from .._errors import PrefalignError
@@ -60,7 +61,7 @@ def _from_text(text: str) -> Explanation:
         try:
             loss = parse_loss(text)
         except PrefalignError as other:
-            # It is in neither language: the message of the reader that got further is the one that helps.
-            further = getattr(other, "position", 0) > getattr(error, "position", 0)
-            raise (other if further else error) from None
+            # It is in neither language. Equations call log and exp only; any other call was meant as a loss.
+            called = set(re.findall(r"([A-Za-z_]\w*)\s*\(", text))
+            raise (other if called - {"log", "exp", "M", "R"} else error) from None
         return explain(derive(loss), title=str(loss))

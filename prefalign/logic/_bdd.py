@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .._errors import SpecError
 from ._conditions import AllOf, AnyOf, Condition, InRegion, Named, Not
 from ._masks import atom_mask, bits, full_mask
-from ._regions import Region, exchange, symmetry
+from ._regions import Region, exchange, row_orbits, symmetry
 
 
 def count_by_diagram(condition: Condition, atoms: tuple[str, ...]) -> int:
@@ -17,12 +18,39 @@ def count_by_diagram(condition: Condition, atoms: tuple[str, ...]) -> int:
         SpecError: `dd` is not installed.
     """
     manager = _manager()
-    rows = 1 << len(atoms)
     # A row's two variables stay neighbours: most conditions tie top to bottom within a row.
-    names = [f"{side}{row}" for row in range(rows) for side in "tb"]
+    names = [f"{side}{row}" for row in _order(condition, atoms) for side in "tb"]
     manager.declare(*names)
-    manager.configure(reordering=False)
+    manager.configure(reordering=True)
     return _models(manager, _node(manager, condition, atoms), len(names))
+
+
+def _order(condition: Condition, atoms: tuple[str, ...]) -> list[int]:
+    """The rows, with those near each other that conditions tie: else a diagram must remember all in between."""
+    regions = list(_regions(condition))
+    directed = {atom for region in regions for atom, _ in region.directions}
+    places = sorted(range(len(atoms)), key=lambda place: atoms[place] in directed)
+    count = len(atoms)
+
+    def key(row: int) -> int:
+        """The row's number with free atoms varying slowest, directed ones fastest."""
+        return sum((row >> (count - 1 - place) & 1) << (count - 1 - rank) for rank, place in enumerate(places))
+
+    orbits = row_orbits(atoms, frozenset().union(*(region.symmetric for region in regions)))
+    groups = [sorted({row for row, _ in orbit}, key=key) for orbit in orbits]
+    return [row for group in sorted(groups, key=lambda group: key(group[0])) for row in group]
+
+
+def _regions(condition: Condition) -> Iterator[Region]:
+    if isinstance(condition, InRegion):
+        yield condition.region
+    elif isinstance(condition, Named):
+        yield from _regions(condition.inner)
+    elif isinstance(condition, Not):
+        yield from _regions(condition.part)
+    elif isinstance(condition, AllOf | AnyOf):
+        for part in condition.parts:
+            yield from _regions(part)
 
 
 def _manager() -> Any:
@@ -62,7 +90,7 @@ def _region(manager: Any, region: Region) -> Any:
     rows = range(1 << len(region.atoms))
     tops, bottoms = ([manager.var(f"{side}{row}") for row in rows] for side in "tb")
     node = manager.true
-    for row in reversed(rows):
+    for row in rows:
         top, bottom = tops[row], bottoms[row]
         choices = manager.false
         for allowed, literal in (

@@ -92,7 +92,7 @@ class Region:
     @cached_property
     def digits(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """Per orbit of rows: the (top rows, bottom rows) that each allowed label of the orbit stands for."""
-        return tuple(_orbit_options(self, orbit) for orbit in _orbits(self.atoms, self.symmetric))
+        return tuple(_orbit_options(self, orbit) for orbit in row_orbits(self.atoms, self.symmetric))
 
     @cached_property
     def is_rectangular(self) -> bool:
@@ -180,7 +180,7 @@ def _falls(mask: Any, atom: str, direction: int, atoms: tuple[str, ...]) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _orbits(atoms: tuple[str, ...], symmetric: frozenset[str]) -> tuple[tuple[tuple[int, bool], ...], ...]:
+def row_orbits(atoms: tuple[str, ...], symmetric: frozenset[str]) -> tuple[tuple[tuple[int, bool], ...], ...]:
     """The rows in orbits, each with whether its label is flipped (v and x exchanged) against the orbit's first row.
 
     A row that stands in its orbit both ways must be flipped onto itself: only o and b can stand there.
