@@ -44,6 +44,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         max_new_tokens, temperature, top_p, top_k, stop_tokens, generate_ahead, generation_batch_size: For data of
             winners alone, see `GenerationOptions`.
         on_bad_pairs: What happens to rows that cannot be trained on: "drop" them with a count, or stop with an "error".
+        shared_prefix: Compute what chosen and rejected share once, padding never, and the head only where a token is
+            scored (docs/speed.md). Numbers agree with the plain forward to rounding, not to the last bit, so it is off
+            by default; where an architecture does not allow it, one warning says why and the plain forward stays.
 
     Raises:
         ConfigError: An option is unknown, was removed, contradicts another one or would have no effect.
@@ -65,6 +68,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     )
     on_bad_pairs: Literal["drop", "error"] = field(
         default="drop", metadata={"help": "Rows that cannot be trained on are dropped with a count, or an error."}
+    )
+    shared_prefix: bool = field(
+        default=False, metadata={"help": "Compute the common prefix of a pair once, and padding never."}
     )
     # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
     loss_type: list[str] | None = field(

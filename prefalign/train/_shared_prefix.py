@@ -181,6 +181,13 @@ def install(model: nn.Module, name: str = "the policy") -> SharedPrefix | None:
     return SharedPrefix(model, name)
 
 
+def install_all(policy: nn.Module, reference: nn.Module | None, accelerator: Any) -> None:
+    """Give the policy and, where there is a second model, the reference the shared-prefix forward."""
+    install(accelerator.unwrap_model(policy), "the policy")
+    if reference is not None:
+        install(accelerator.unwrap_model(reference), "the reference")
+
+
 def _attend(base: str) -> Callable[..., tuple[Tensor, None]]:
     """The attention function that keeps the logical sequences of a packed row apart, on top of `base`."""
 

@@ -23,6 +23,7 @@ from ._guard import bad_rows, describe_row, stop
 from ._objective import put_together
 from ._record import extend_card
 from ._self_play import SelfPlay, anchor_metrics
+from ._shared_prefix import install_all
 from ._watch import Watch, divergence, kl_metric, term_metrics
 from ._winners import prepare_generation, takes_winners
 
@@ -121,6 +122,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
         self.beta = self.objective.beta
         self.reference.setup(self)
+        if getattr(args, "shared_prefix", False):
+            install_all(self.model, self.ref_model, self.accelerator)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
