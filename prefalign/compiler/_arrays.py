@@ -1,4 +1,4 @@
-"""What torch's sums, joins, views and ready-made losses do to SymPy expressions."""
+"""What torch's sums, joins and views do to SymPy expressions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from .._errors import DerivationError
 from . import _symbols as sy
 from ._elementwise import elementwise, maximum, minimum
-from ._symbolic import OPS, Elements, SymFloat, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
+from ._symbolic import Elements, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
 
 
 def _axis(dim: Any) -> Any:
@@ -309,95 +309,3 @@ def _float(x: Any) -> float:
         "A log-probability is turned into a Python number (`float(...)` or `math....`), where its formula is lost; "
         "use torch's functions."
     )
-
-
-def _reduce(x: SymTensor, reduction: str) -> SymTensor:
-    functions = {"mean": _mean, "sum": _sum_op, "none": lambda t: t}
-    return functions[reduction](x)  # type: ignore[no-any-return, operator]
-
-
-@op("binary_cross_entropy_with_logits")
-def _bce_with_logits(
-    x: Any,
-    target: Any,
-    weight: Any = None,
-    size_average: Any = None,
-    reduce: Any = None,
-    reduction: str = "mean",
-    **_: Any,
-) -> SymTensor:
-    loss = elementwise(lambda e, t: -t * sy.LogSigmoid(e) - (1 - t) * sy.LogSigmoid(-e), x, target)
-    return _reduce(loss if weight is None else OPS["mul"](loss, weight), reduction)
-
-
-@op("binary_cross_entropy")
-def _bce(
-    x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
-) -> SymTensor:
-    loss = elementwise(lambda p, t: -t * sy.log(p) - (1 - t) * sy.log(1 - p), x, target)
-    return _reduce(loss if weight is None else OPS["mul"](loss, weight), reduction)
-
-
-@op("soft_margin_loss")
-def _soft_margin(
-    x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
-) -> SymTensor:
-    return _reduce(elementwise(lambda e, t: -sy.LogSigmoid(t * e), x, target), reduction)
-
-
-@op("margin_ranking_loss")
-def _margin_ranking(
-    a: Any,
-    b: Any,
-    target: Any,
-    margin: Any = 0.0,
-    size_average: Any = None,
-    reduce: Any = None,
-    reduction: str = "mean",
-) -> SymTensor:
-    loss = elementwise(lambda x, y, t, m: maximum(-t * (x - y) + m, sp.S.Zero), a, b, target, margin)
-    return _reduce(loss, reduction)
-
-
-@op("mse_loss")
-def _mse(
-    a: Any, b: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
-) -> SymTensor:
-    return _reduce(elementwise(lambda x, y: (x - y) ** 2, a, b), reduction)
-
-
-@op("cross_entropy")
-def _cross_entropy(
-    x: Any,
-    target: Any,
-    weight: Any = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-    label_smoothing: Any = 0.0,
-) -> SymTensor:
-    logps = _log_softmax(x, 1 if x.elements.ndim > 1 else 0).elements
-    smooth = label_smoothing.expr if isinstance(label_smoothing, SymFloat) else sy.number(label_smoothing)
-    rows = logps.reshape(-1, logps.shape[-1])
-    picked = [row[int(t)] for row, t in zip(rows, np.asarray(target).reshape(-1), strict=True)]
-    loss = [-(1 - smooth) * p - smooth * sp.Add(*row) / len(row) for p, row in zip(picked, rows, strict=True)]
-    array = np.empty(len(loss), dtype=object)
-    array[:] = loss
-    return _reduce(wrap(array), reduction)
-
-
-@op("nll_loss")
-def _nll(
-    x: Any,
-    target: Any,
-    weight: Any = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-) -> SymTensor:
-    rows = x.elements.reshape(-1, x.elements.shape[-1])
-    array = np.empty(rows.shape[0], dtype=object)
-    array[:] = [-row[int(t)] for row, t in zip(rows, np.asarray(target).reshape(-1), strict=True)]
-    return _reduce(wrap(array), reduction)

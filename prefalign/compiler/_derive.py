@@ -45,8 +45,8 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
 
     Example:
         >>> from prefalign.losses import DPO
-        >>> print(derive(DPO(beta=0.1)))
-        DPO(beta=0.1): [log(1 + exp(-beta*rho))]  with rho = log(rl*w/(l*rw))
+        >>> derive(DPO(beta=0.1)).structure.ratio
+        rl*w/(l*rw)
         >>> def mine(chosen_logps, rejected_logps):
         ...     return torch.nn.functional.softplus(rejected_logps - chosen_logps).mean()
         >>> derive(mine).structure.rows

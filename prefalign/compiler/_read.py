@@ -40,10 +40,6 @@ class Part:
     guards: tuple[tuple[sp.Expr, bool], ...] = ()
 
 
-class _Mixed(DerivationError):
-    """One term depends on two log ratios."""
-
-
 def read(expr: sp.Expr, values: Values) -> list[Part]:
     """The parts of a loss.
 
@@ -198,7 +194,7 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
     for term in bent:
         used = [i for i, symbol in enumerate(bag.symbols) if symbol in term.free_symbols]
         if len(used) != 1:
-            raise _Mixed(_mixed(term, [bag.forms[i] for i in used]))
+            raise DerivationError(_mixed(term, [bag.forms[i] for i in used]))
         groups.setdefault(used[0], []).append(term)
     for i in list(groups):
         k = straight.ratio_to(bag.forms[i]) if straight.coefficients else None
@@ -250,7 +246,7 @@ class _Cores:
         if form is not None:
             return self._core(form)
         if isinstance(expr, sy.Select) and not is_live(expr.args[0]):
-            raise _Mixed("A case distinction on detached quantities.")
+            raise DerivationError("A case distinction on detached quantities.")
         if expr.is_Add:
             forms = [(part, linear(part)) for part in expr.args]
             total = Form()

@@ -35,6 +35,17 @@ class Reading(RuleSet):
 
     __hash__ = RuleSet.__hash__
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the code says beyond the rules: what the atoms stand for, values, batches, and the notes."""
+        atoms = {
+            f"{name} is {_atom(name, meanings[name])}."
+            for rule, meanings in zip(self.rules, self.meanings, strict=True)
+            for name in rule.structure.reduced.atoms
+        }
+        values = ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())
+        return (*sorted(atoms), *([f"Read with {values}."] if values else []), *_batch(self.batch), *self.notes)
+
     def page(self) -> str:
         """Everything on one page of text: each rule's formula, structure, link and atoms, then the notes."""
         lines = [f"{self.name or 'The loss'} is {_rules(len(self.rules))}."]

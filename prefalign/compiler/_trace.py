@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import DerivationError, PrefalignError
-from . import _arrays, _elementwise  # noqa: F401  (they fill the table of operations)
+from . import _arrays, _elementwise, _ready  # noqa: F401  (they fill the table of operations)
 from . import _symbols as sy
 from ._inputs import SPREAD, TOKENS, Quantities, arguments, symbolic
 from ._symbolic import TRACE, SymFloat, SymTensor, Trace, Tracing

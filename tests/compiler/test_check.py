@@ -1,0 +1,89 @@
+"""The check withholds wrong readings: each is a true one with a single thing changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import sympy as sp
+import torch
+import torch.nn.functional as F
+
+import prefalign.compiler
+from prefalign import derive, to_loss
+from prefalign._errors import DerivationError
+from prefalign.compiler._check import check
+from prefalign.logic import LINKS, PreferenceStructure, Rule
+
+
+def pair_loss(chosen_logps, rejected_logps, chosen_len, beta=0.5):
+    return F.softplus(-beta * (chosen_logps - rejected_logps)) - 0.1 * chosen_logps / chosen_len
+
+
+TRUE = derive(pair_loss)
+RHO, BETA = sp.symbols("rho beta")
+
+
+def changed(i, **fields):
+    rules = list(TRUE.rules)
+    rules[i] = dataclasses.replace(rules[i], **fields)
+    return dataclasses.replace(TRUE, rules=tuple(rules))
+
+
+def test_the_true_reading_passes():
+    assert check(TRUE, pair_loss, {}, TRUE.hyperparameters).batch == ("pairs",)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        changed(0, structure=PreferenceStructure.from_rows("bxvo")),
+        changed(0, structure=PreferenceStructure.from_rows("vvxo")),
+        changed(0, link=LINKS["sigmoid"]),
+        changed(0, weight=sp.Rational(11, 10)),
+        changed(1, weight=sp.Rational(9, 100)),
+        changed(1, structure=PreferenceStructure.from_rows("xv", atoms=("w",))),
+        changed(0, guard=sp.Gt(sp.Symbol("w"), sp.Symbol("l"))),
+        dataclasses.replace(TRUE, rules=TRUE.rules[:1], meanings=TRUE.meanings[:1]),
+        dataclasses.replace(TRUE, meanings=(TRUE.meanings[0], {"w": sp.Symbol("W", negative=True)})),
+        dataclasses.replace(TRUE, hyperparameters={"beta": 0.55}),
+    ],
+)
+def test_a_reading_with_one_thing_changed_is_withheld(wrong):
+    with pytest.raises(DerivationError, match="withheld"):
+        check(wrong, pair_loss, {}, TRUE.hyperparameters)
+
+
+def half_gradient(chosen_logps, rejected_logps):
+    loss = F.softplus(rejected_logps - chosen_logps)
+    return loss.detach() / 2 + loss / 2
+
+
+def test_a_reading_with_the_right_value_and_the_wrong_gradient_is_withheld():
+    full = derive(lambda chosen_logps, rejected_logps: F.softplus(rejected_logps - chosen_logps))
+    with pytest.raises(DerivationError, match="gradients differ"):
+        check(full, half_gradient, {}, {})
+
+
+def test_a_rule_of_the_logic_can_be_compiled_and_read_again():
+    # The catalogue's rule -> code -> the same rule.
+    rule = Rule(PreferenceStructure.from_rows("vvxo"))
+    (again,) = derive(to_loss(rule.structure, reference=False, mean=True)).rules
+    assert again.structure == rule.structure
+    assert again.link == rule.link
+
+
+def test_the_examples_in_the_docstrings_are_true():
+    names = {"torch": torch, "PreferenceStructure": PreferenceStructure, "prefalign": prefalign}
+    names |= {n: getattr(prefalign.compiler, n) for n in dir(prefalign.compiler) if not n.startswith("__")}
+    tried = 0
+    for info in pkgutil.iter_modules(prefalign.compiler.__path__):
+        module = importlib.import_module(f"prefalign.compiler.{info.name}")
+        for test in doctest.DocTestFinder().find(module, extraglobs=names):
+            result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+            assert not result.failed, test.name
+            tried += result.attempted
+    assert tried >= 12
