@@ -57,13 +57,28 @@ def page() -> str:
     return head + "\n".join(rows) + "\n" + _REFUSED + "\n".join(refused) + "\n"
 
 
-def read(public: Public) -> Reading:
-    """What `derive` makes of a public loss."""
+def attempt(public: Public) -> Reading | DerivationError:
+    """What `derive` makes of a public loss, or why it refuses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reading = derive(public.function, **public.given)
+        try:
+            reading = derive(public.function, **public.given)
+        except DerivationError as error:
+            return error
     assert isinstance(reading, Reading)
     return reading
+
+
+_KNOWN: dict[tuple[str, str], Reading | DerivationError] = {}
+
+
+def read(public: Public) -> Reading:
+    """`attempt`, made once for each loss."""
+    key = (public.library, public.name)
+    found = _KNOWN.setdefault(key, _KNOWN.get(key) or attempt(public))
+    if isinstance(found, DerivationError):
+        raise found
+    return found
 
 
 def _rows(public: Public, reading: Reading) -> list[str]:

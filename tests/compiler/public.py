@@ -217,6 +217,27 @@ def _ours() -> Iterator[Public]:
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, "batch", log_ratio=False)
 
 
+def _liger_kto(
+    chosen_logps: Any,
+    rejected_logps: Any,
+    ref_chosen_logps: Any,
+    ref_rejected_logps: Any,
+    beta: float = 0.1,
+    kl: float = 0.25,
+) -> Any:
+    from liger_kernel.chunked_loss.kto_loss import LigerFusedLinearKTOFunction
+
+    count = len(chosen_logps)
+    return LigerFusedLinearKTOFunction.preference_loss_fn(
+        torch.cat([chosen_logps, rejected_logps]),
+        torch.tensor([True] * count + [False] * count),
+        torch.zeros(2 * count, 1),
+        torch.cat([ref_chosen_logps, ref_rejected_logps]),
+        beta,
+        kl,
+    )
+
+
 def _liger() -> Iterator[Public]:
     if importlib.util.find_spec("liger_kernel") is None:
         return
@@ -235,6 +256,7 @@ def _liger() -> Iterator[Public]:
         yield Public("liger-kernel", f"dpo {name}", dpo, given)
     yield Public("liger-kernel", "cpo", LigerFusedLinearCPOFunction.preference_loss_fn, dict(pair))
     yield Public("liger-kernel", "simpo", LigerFusedLinearSimPOFunction.preference_loss_fn, dict(pair))
+    yield Public("liger-kernel", "kto", _liger_kto)
     yield Public("liger-kernel", "orpo, odds term", LigerFusedLinearORPOFunction.preference_loss_fn, dict(pair))
 
 
