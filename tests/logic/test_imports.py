@@ -12,7 +12,7 @@ import sympy
 import prefalign.logic as logic
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(logic.__path__))
-PUBLIC = {name: value for name, value in vars(logic).items() if not name.startswith("_")} | {"log": sympy.log}
+PUBLIC = {name: getattr(logic, name) for name in logic.__all__} | {"log": sympy.log}
 
 
 @pytest.mark.parametrize("name", MODULES)
