@@ -15,6 +15,7 @@ from .._errors import PrefalignError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
+    "noise": ("_noise", "Estimate how many labels are flipped, and list the pairs that look it."),
     "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
     "soup": ("_soup", "Average checkpoints or adapters into one."),
     "path": ("_path", "Measure and draw the loss between checkpoints."),

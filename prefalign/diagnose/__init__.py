@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._features import pair_features as pair_features
 from ._flip_rate import FlipRate as FlipRate
 from ._flip_rate import flip_rate as flip_rate
 from ._flip_rate import from_margins as from_margins
@@ -17,5 +18,13 @@ from ._run import read_run as read_run
 from ._samples import Sample as Sample
 from ._samples import read_samples as read_samples
 from ._samples import write_samples as write_samples
+from ._suspects import Noise as Noise
+from ._suspects import Repeats as Repeats
+from ._suspects import count_repeats as count_repeats
+from ._suspects import list_suspects as list_suspects
+from ._suspects import measure_noise as measure_noise
+from ._suspects import read_decisions as read_decisions
+from ._suspects import write_suspects as write_suspects
 from ._verdict import Remark as Remark
 from ._verdict import judge as judge
+from ._write import write_atomically as write_atomically

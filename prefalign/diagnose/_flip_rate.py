@@ -15,6 +15,7 @@ from ._mixture import HIGHEST_RATE, Array, cross_fit, holder_rate, likelihood, p
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # An interval wider than this says little about a rate that must lie in [0, 0.5).
 _TOO_WIDE = 0.3
+_TOO_WIDE_FOR_LINES = 0.12
 _LEAST_PAIRS = 50
 _MOST_COMPONENTS = 200
 
@@ -149,14 +150,18 @@ def from_margins(margins: Array) -> FlipRate:
     rate, low, high, scale = profile_rate(raw / spread)
     calibrated = raw / spread * scale
     holder, error = holder_rate(calibrated, rate)
+    lowest, highest = holder - 1.96 * error, holder + 1.96 * error
+    if high - low > _TOO_WIDE_FOR_LINES or high >= HIGHEST_RATE:
+        # The error is a linear one, around a point that is hardly known: it would look too sure.
+        lowest, highest = min(lowest, low), max(highest, high)
     suspicion = rate * (1.0 - sigmoid(calibrated)) / likelihood(calibrated, rate)
     return FlipRate(
         rate=rate,
         low=low,
         high=high,
         holder=_clip(holder),
-        holder_low=_clip(holder - 1.96 * error),
-        holder_high=_clip(holder + 1.96 * error),
+        holder_low=_clip(lowest),
+        holder_high=_clip(highest),
         accuracy=float(np.mean(raw > 0) + 0.5 * np.mean(raw == 0)),
         pairs=len(raw),
         margins=calibrated,

@@ -1,0 +1,167 @@
+"""`prefalign noise DATA --model M`: how many labels are flipped, and which pairs look it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..diagnose import Noise
+
+_SUFFIXES = (".jsonl", ".parquet")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("data", metavar="DATA", help=".jsonl, .json, .csv or .parquet file, saved folder, or Hub name")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="whose hidden states describe the texts: a folder, or a Hub name"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write the suspicious pairs here, for review (JSON Lines)")
+    parser.add_argument("--count", type=int, default=50, metavar="N", help="how many suspicious pairs (default: 50)")
+    parser.add_argument("--reviewed", metavar="FILE", help="an earlier --out with decisions: keep, drop or swap")
+    parser.add_argument("--drop", metavar="FILE", help="write the data without the pairs that are probably flipped")
+    parser.add_argument(
+        "--downweight", metavar="FILE", help="write the data with each pair kept with the probability that it is right"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, metavar="P", help="suspicion from which --drop drops (default: 0.5)"
+    )
+    parser.add_argument("--layer", type=int, metavar="L", help="layer whose output is read (default: the middle one)")
+    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="tokens read (default: 1024)")
+    parser.add_argument("--split", default="train", help="which split, where there are several (default: train)")
+    parser.add_argument("--subset", help="which configuration of a data set on the Hub")
+    parser.add_argument("--cache", default="runs/noise", metavar="DIR", help="keeps features (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds and of --downweight (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate, rank, write what was asked for, and return 0; 1 where the pairs cannot tell."""
+    _check(args)
+    import numpy as np
+
+    from ..data import check_pairs, load_pairs
+    from ..diagnose import list_suspects, measure_noise, read_decisions, write_suspects
+
+    decisions = read_decisions(args.reviewed) if args.reviewed else {}
+    pairs = load_pairs(args.data, split=args.split, subset=args.subset)
+    report = check_pairs(pairs, winners_only=False, progress=not args.json)
+    report.raise_if_unusable()
+    rows = np.setdiff1d(np.arange(len(pairs)), report.bad_rows)
+    kept = pairs.select(rows) if report.dropped else pairs
+    noise = measure_noise(
+        kept, args.model, layer=args.layer, max_length=args.max_length, cache=args.cache, seed=args.seed
+    )
+    if noise.taken is None and (args.drop or args.downweight) and not decisions:
+        raise DataError(f"{noise}\nSo no pair is dropped or weighed down: that would be guesswork.")
+    suspects = list_suspects(kept, noise, args.count, rows.tolist())
+    if args.out:
+        write_suspects(args.out, suspects)
+    written = {}
+    for kind in ("drop", "downweight"):
+        target = getattr(args, kind)
+        if target:
+            changed = _changed(kept, noise, rows.tolist(), decisions, kind, args)
+            _write(changed, Path(target))
+            written[kind] = {"file": target, "pairs": len(changed)}
+    if args.json:
+        shown = {"pairs": len(kept), "unusable": report.dropped, **noise.to_json(), "written": written}
+        print(json.dumps({**shown, "suspects": suspects}, indent=2, ensure_ascii=False))
+    else:
+        _print(noise, suspects, args, written, len(pairs) - len(kept))
+    return 0 if noise.taken is not None else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.count < 1:
+        raise DataError(f"`--count` must be at least 1 (got {args.count}).")
+    if not 0 < args.threshold < 1:
+        raise DataError(f"`--threshold` must lie between 0 and 1 (got {args.threshold:g}).")
+    if args.seed < 0:
+        raise DataError(f"`--seed` must be >= 0 (got {args.seed}).")
+    if args.reviewed and not (args.drop or args.downweight):
+        raise DataError("`--reviewed` would have no effect: add `--drop FILE` or `--downweight FILE`.")
+    for name in ("drop", "downweight"):
+        target = getattr(args, name)
+        if target and Path(target).suffix.lower() not in _SUFFIXES:
+            raise DataError(f"`--{name}` must end in {' or '.join(_SUFFIXES)} (got {target!r}).")
+        if target and Path(target).exists() and Path(args.data).exists() and Path(target).samefile(args.data):
+            raise DataError(f"`--{name}` must not be the data itself ({target}). Name another file.")
+
+
+def _changed(
+    pairs: Dataset, noise: Noise, rows: list[int], decisions: dict[int, str], kind: str, args: argparse.Namespace
+) -> Dataset:
+    """The pairs that are kept, those to be swapped the other way round; decisions go before suspicions."""
+    import numpy as np
+
+    strangers = sorted(set(decisions) - set(rows))
+    if strangers:
+        raise DataError(f"`--reviewed` speaks of row {strangers[0]}, which the data do not have. Is it of other data?")
+    suspicion = noise.margins.suspicion if noise.taken is not None else np.zeros(len(rows))
+    if kind == "drop":
+        keep = suspicion < args.threshold
+    else:
+        keep = np.random.default_rng(args.seed).random(len(rows)) >= suspicion
+    for place, row in enumerate(rows):
+        if row in decisions:
+            keep[place] = decisions[row] != "drop"
+    swapped = [decisions.get(rows[place]) == "swap" for place in np.flatnonzero(keep)]
+    kept = pairs.select(np.flatnonzero(keep))
+    return kept.map(_swap(swapped), with_indices=True) if any(swapped) else kept
+
+
+def _swap(swapped: list[bool]) -> Any:
+    def swap(row: dict[str, Any], index: int) -> dict[str, Any]:
+        if not swapped[index]:
+            return row
+        turned = {name.replace("chosen", "rejected"): value for name, value in row.items() if "chosen" in name}
+        turned |= {name.replace("rejected", "chosen"): value for name, value in row.items() if "rejected" in name}
+        return {**row, **{name: value for name, value in turned.items() if name in row}}
+
+    return swap
+
+
+def _write(pairs: Dataset, path: Path) -> None:
+    import io
+
+    from ..diagnose import write_atomically
+
+    stream = io.BytesIO()
+    if path.suffix.lower() == ".parquet":
+        pairs.to_parquet(stream)
+    else:
+        for row in pairs:
+            stream.write((json.dumps(row, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace"))
+    write_atomically(path, stream.getvalue())
+
+
+def _print(
+    noise: Noise, suspects: list[dict[str, Any]], args: argparse.Namespace, written: dict[str, Any], unusable: int
+) -> None:
+    if unusable:
+        print(f"{unusable} rows cannot be trained on and were left out; `prefalign check` says why.")
+    print(noise)
+    if noise.taken is None:
+        print("No number is taken: give one yourself, or gather labels twice for some pairs.")
+    else:
+        rate, low, high, source = noise.taken
+        print(f"Taken: {rate:.3f} [{low:.3f}, {high:.3f}], from {source}.")
+        print(f"Train with: robust(dpo(beta=0.1), flip_rate={rate:.2g})")
+    if args.out:
+        print(f"The {len(suspects)} most suspicious pairs: {args.out}")
+    else:
+        print("The most suspicious pairs (--out FILE writes them all):")
+        for suspect in suspects[:5]:
+            print(f"  row {suspect['row']}, suspicion {suspect['suspicion']:.2f}: {suspect['evidence']}")
+            for side in ("chosen", "rejected"):
+                print(f"    {side:<9}{str(suspect[side])[:90]!r}")
+    for kind, one in written.items():
+        print(f"Written ({kind}): {one['pairs']} pairs to {one['file']}")

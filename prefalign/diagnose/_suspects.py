@@ -1,0 +1,210 @@
+"""How noisy a set of pairs is, from all the evidence there is, and the list of suspicious pairs for a person to review.
+
+The list is JSON Lines: a person may write "keep", "drop" or "swap" into `decision`, and what was written is honoured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._errors import DataError
+from ._features import pair_features
+from ._flip_rate import FlipRate, flip_rate, from_repeats
+from ._write import write_atomically
+
+DECISIONS = ("", "keep", "drop", "swap")
+# Fewer repeated pairs than this say too little to be preferred to the margins.
+_FEW_REPEATS = 100
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Pairs that were labelled more than once.
+
+    Attributes:
+        agreeing, compared: Of so many comparisons of two labels of one pair, so many agree.
+        rate, low, high: The flip rate that follows, with its 95 % interval.
+        contradicting: For each row that another contradicts, the first such row.
+    """
+
+    agreeing: int
+    compared: int
+    rate: float
+    low: float
+    high: float
+    contradicting: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is known of the noise in a set of pairs.
+
+    Attributes:
+        margins: The estimate from held-out margins.
+        repeats: The estimate from repeated labels; None where no pair stands both ways round.
+    """
+
+    margins: FlipRate
+    repeats: Repeats | None
+
+    @property
+    def taken(self) -> tuple[float, float, float, str] | None:
+        """Rate, low, high and where they come from: repeated labels if there are enough; None if nothing can tell."""
+        repeats = self.repeats
+        if repeats is not None and repeats.compared >= _FEW_REPEATS and repeats.rate < 0.5:
+            return repeats.rate, repeats.low, repeats.high, f"{repeats.compared} repeated labels"
+        found = self.margins
+        if not found.can_tell:
+            return None
+        return found.rate, found.low, found.high, f"held-out margins of {found.pairs} pairs"
+
+    def __str__(self) -> str:
+        lines = [str(self.margins)]
+        if self.repeats is not None:
+            r = self.repeats
+            lines.append(
+                f"flip rate {r.rate:.3f}, 95 % interval [{r.low:.3f}, {r.high:.3f}] "
+                f"(repeated labels: {r.agreeing} of {r.compared} agree; they must have been given independently)"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimates, in values that `json.dumps` takes."""
+        r = self.repeats
+        repeats = (
+            None
+            if r is None
+            else {"agreeing": r.agreeing, "compared": r.compared, "rate": r.rate, "low": r.low, "high": r.high}
+        )
+        taken = None if self.taken is None else dict(zip(("rate", "low", "high", "source"), self.taken, strict=True))
+        return {"margins": self.margins.to_json(), "repeats": repeats, "taken": taken}
+
+
+def measure_noise(
+    pairs: Any,
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    layer: int | None = None,
+    max_length: int = 1024,
+    cache: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Noise:
+    """Estimate the flip rate of pairs from a model's features and from labels that were given twice.
+
+    Args:
+        pairs: A `datasets.Dataset` of pairs in one of TRL's layouts, at least 50.
+        model, tokenizer, layer, max_length, cache, progress: As in `pair_features`.
+        seed: Seed of the folds.
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+        DataError: There are too few pairs, or one cannot be read.
+    """
+    if len(pairs) < 50:
+        raise DataError(f"The noise of fewer than 50 pairs cannot be estimated (got {len(pairs)}).")
+    features = pair_features(
+        pairs, model, tokenizer, layer=layer, max_length=max_length, cache=cache, progress=progress
+    )
+    return Noise(flip_rate(features[:, 0] - features[:, 1], seed=seed), count_repeats(pairs))
+
+
+def count_repeats(pairs: Any) -> Repeats | None:
+    """Compare the labels of pairs that stand in several rows; None where no two of them contradict each other.
+
+    Two labels of a pair are one comparison, four are two: every label is compared once, so that comparisons are
+    independent. Copies without any contradiction are taken for copies, not for labels that were given twice.
+    """
+    groups: dict[tuple[str, ...], list[tuple[int, bool]]] = defaultdict(list)
+    for row, pair in enumerate(pairs):
+        prompt, chosen, rejected = (repr(pair.get(key)) for key in ("prompt", "chosen", "rejected"))
+        turned = chosen > rejected
+        groups[(prompt, *((rejected, chosen) if turned else (chosen, rejected)))].append((row, turned))
+    agreeing = compared = 0
+    contradicting: dict[int, int] = {}
+    for labels in groups.values():
+        for (_, one), (_, other) in zip(labels[::2], labels[1::2], strict=False):
+            compared += 1
+            agreeing += one == other
+        for row, turned in labels:
+            against = next((other for other, way in labels if way != turned), None)
+            if against is not None:
+                contradicting[row] = against
+    if not contradicting or not compared:
+        return None
+    return Repeats(agreeing, compared, *from_repeats(agreeing, compared), contradicting)
+
+
+def list_suspects(pairs: Any, noise: Noise, count: int, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """The `count` most suspicious pairs with their evidence, the most suspicious first.
+
+    Args:
+        pairs: What `noise` was measured on.
+        noise: The measurement.
+        count: How many.
+        rows: Where each pair stands in the user's data; None: in order.
+    """
+    found, repeats = noise.margins, noise.repeats
+    listed = []
+    for place in found.most_suspicious(count):
+        margin, pair = float(found.margins[place]), pairs[place]
+        wins = float(1.0 / (1.0 + np.exp(np.clip(margin, -500, 500))))
+        evidence = [f"a reward fitted to the other pairs prefers `rejected` with probability {wins:.0%}"]
+        if repeats is not None and place in repeats.contradicting:
+            other = repeats.contradicting[place]
+            evidence.append(f"row {rows[other] if rows is not None else other} has the opposite label")
+        listed.append(
+            {
+                "row": int(rows[place]) if rows is not None else place,
+                "suspicion": round(float(found.suspicion[place]), 4),
+                "margin": round(margin, 4),
+                "evidence": "; ".join(evidence),
+                "decision": "",
+                **{key: pair[key] for key in ("prompt", "chosen", "rejected") if key in pair},
+            }
+        )
+    return listed
+
+
+def write_suspects(path: str | os.PathLike[str], suspects: Sequence[Mapping[str, Any]]) -> None:
+    """Write suspects as JSON Lines, atomically."""
+    text = "".join(json.dumps(suspect, ensure_ascii=False) + "\n" for suspect in suspects)
+    write_atomically(Path(path), text.encode("utf-8", "replace"))
+
+
+def read_decisions(path: str | os.PathLike[str]) -> dict[int, str]:
+    """What a person decided, by row; rows without a decision are left out.
+
+    Raises:
+        DataError: The file cannot be read, or a line is no suspect; the line is named.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    decisions = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            suspect = json.loads(line)
+            row, decision = suspect["row"], str(suspect.get("decision") or "").strip().lower()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise DataError(f"{path}, line {number} is no suspect: an object with `row` and `decision`.") from None
+        if isinstance(row, bool) or not isinstance(row, int) or row < 0 or decision not in DECISIONS:
+            raise DataError(
+                f'{path}, line {number}: `decision` must be "keep", "drop", "swap" or empty, and `row` a row number '
+                f"(got {decision!r}, {row!r})."
+            )
+        if decision:
+            decisions[row] = decision
+    return decisions

@@ -1,0 +1,250 @@
+"""From texts to the flip rate: features that batches do not change, a cache that resumes, lists that are reviewed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from prefalign._errors import CheckpointError, DataError
+from prefalign.cli import main
+from prefalign.diagnose import (
+    Noise,
+    count_repeats,
+    from_margins,
+    list_suspects,
+    measure_noise,
+    pair_features,
+    read_decisions,
+    write_suspects,
+)
+from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(save_tiny(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def mean_state(prompt, completion):
+    """The first layer's output, averaged over the completion, by transformers' own means."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(prompt + completion)["input_ids"]
+    with torch.no_grad():
+        states = tiny_model().eval()(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]
+    return states[0, len(tokenizer(prompt)["input_ids"]) :].mean(dim=0).numpy()
+
+
+def test_features_are_the_means_of_the_layer_over_the_completion():
+    pair = tiny_pairs(1)[0]
+    found = pair_features(Dataset.from_list([pair]), tiny_model().eval(), tiny_tokenizer(), layer=1)
+    for side, name in enumerate(("chosen", "rejected")):  # a plain text is ended by EOS, as in training
+        np.testing.assert_allclose(found[0, side], mean_state(pair["prompt"], pair[name] + "<|im_end|>"), atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_other_pairs_of_the_batch(folder):
+    pairs = tiny_pairs(12)
+    together = pair_features(pairs, folder)
+    alone = np.concatenate([pair_features(pairs.select([index]), folder) for index in (0, 5, 11)])
+    np.testing.assert_allclose(together[[0, 5, 11]], alone, atol=1e-5)
+
+
+def test_conversations_are_rendered_by_the_template(folder):
+    def say(role, text):
+        return [{"role": role, "content": text}]
+
+    talk = {"prompt": say("user", "Hi"), "chosen": say("assistant", "a"), "rejected": say("assistant", "bc")}
+    found = pair_features(Dataset.from_list([talk]), folder, layer=1)
+    start = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    for side, text in enumerate(("a", "bc")):
+        np.testing.assert_allclose(found[0, side], mean_state(start, f"{text}<|im_end|>\n"), atol=1e-5)
+
+
+def test_the_cache_spares_what_was_done(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("prefalign.diagnose._features.BLOCK", 5)
+    pairs = tiny_pairs(12)
+    first = pair_features(pairs, folder, cache=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert [file.suffix for file in files] == [".safetensors"] * 3
+    files[1].write_bytes(b"cut off")  # as by a full disk: made anew
+    calls = []
+    encode = "prefalign.diagnose._features.Encoder.encode"
+    real = pair_features.__globals__["Encoder"].encode
+    monkeypatch.setattr(encode, lambda self, rows, bar=None: calls.append(len(rows)) or real(self, rows, bar))
+    again = pair_features(pairs, folder, cache=tmp_path)
+    assert len(calls) == 1
+    np.testing.assert_allclose(again, first, atol=1e-6)
+    pair_features(pairs, folder, layer=2, cache=tmp_path)
+    assert calls[1:] == [5, 5, 2]  # another layer is another feature
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "word"),
+    [
+        ({"layer": 3}, DataError, "between 1 and 2"),
+        ({"max_length": 1}, DataError, "max_length"),
+        ({"max_length": 4}, DataError, "pair 0: `chosen` has no token"),
+    ],
+)
+def test_features_that_cannot_be_made_are_refused(folder, options, kind, word):
+    with pytest.raises(kind, match=word):
+        pair_features(tiny_pairs(3), folder, **options)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        pair_features(tiny_pairs(3), str(tmp_path / "nowhere"))
+
+
+def labelled_twice(agreeing, contradicting):
+    rows = []
+    for index in range(agreeing + contradicting):
+        pair = {"prompt": f"p{index}", "chosen": "a", "rejected": "b"}
+        other = {**pair, "chosen": "b", "rejected": "a"} if index >= agreeing else pair
+        rows += [pair, other]
+    return Dataset.from_list(rows)
+
+
+def test_repeated_labels_are_compared_once_each():
+    repeats = count_repeats(labelled_twice(agreeing=68, contradicting=32))
+    assert (repeats.agreeing, repeats.compared) == (68, 100)
+    assert repeats.rate == pytest.approx(0.2)  # .8^2 + .2^2 = .68
+    assert repeats.contradicting[136] == 137
+    assert repeats.contradicting[137] == 136
+    assert 0 not in repeats.contradicting
+
+
+def test_copies_without_a_contradiction_are_no_evidence():
+    assert count_repeats(labelled_twice(agreeing=50, contradicting=0)) is None
+
+
+def test_many_repeated_labels_go_before_margins():
+    random = np.random.default_rng(0)
+    clueless = from_margins(random.normal(size=200))
+    assert Noise(clueless, None).taken is None
+    rate, _, _, source = Noise(clueless, count_repeats(labelled_twice(68, 32))).taken
+    assert rate == pytest.approx(0.2)
+    assert "100 repeated labels" in source
+    assert Noise(clueless, count_repeats(labelled_twice(7, 3))).taken is None
+
+
+def test_suspects_carry_their_evidence_and_decisions_are_read_back(tmp_path):
+    pairs = Dataset.from_list([{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(100)])
+    margins = np.where(np.arange(100) == 7, -4.0, 2.0) + np.arange(100) * 1e-3
+    suspects = list_suspects(pairs, Noise(from_margins(margins), None), 3, rows=range(10, 110))
+    assert suspects[0]["row"] == 17
+    assert suspects[0]["prompt"] == "p7"
+    assert "prefers `rejected` with probability" in suspects[0]["evidence"]
+    suspects[0]["decision"] = "Swap "
+    write_suspects(tmp_path / "s.jsonl", suspects)
+    assert read_decisions(tmp_path / "s.jsonl") == {17: "swap"}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"decision": "drop"}', '{"row": 1, "decision": "maybe"}', '{"row": -1}'])
+def test_a_damaged_review_is_refused_with_its_line(tmp_path, line):
+    (tmp_path / "s.jsonl").write_text(f'{{"row": 0, "decision": ""}}\n{line}\n', "utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        read_decisions(tmp_path / "s.jsonl")
+
+
+def test_too_few_pairs_are_refused_before_the_model_loads(tmp_path):
+    with pytest.raises(DataError, match="fewer than 50"):
+        measure_noise(tiny_pairs(49), str(tmp_path / "nowhere"))
+
+
+FLIPPED = frozenset(np.random.default_rng(1).permutation(400)[:80].tolist())
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, folder):
+    """A run of the command on pairs in which more letters `a` are better, a fifth of them flipped."""
+    random = np.random.default_rng(0)
+    base = tmp_path_factory.mktemp("told")
+    rows = []
+    for index in range(400):
+        counts = random.permutation(13)[:2]
+        better, worse = max(counts), min(counts)
+        if random.random() > 1 / (1 + np.exp(worse - better)):  # a preference is a chance, and a flip another thing
+            better, worse = worse, better
+        texts = ["".join(random.permutation(list("a" * count + "z" * (12 - count)))) for count in (better, worse)]
+        first, second = reversed(texts) if index in FLIPPED else texts
+        rows.append({"prompt": "Say:", "chosen": first, "rejected": second, "chosen_from": first, "row": index})
+        rows[-1]["rejected_from"] = second
+    data = base / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+    def command(*options):
+        return main(["noise", str(data), "--model", folder, "--cache", str(base / "cache"), *map(str, options)])
+
+    return command
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_the_command_finds_the_rate_and_the_flipped_pairs(told, tmp_path, capsys):
+    suspects, clean = tmp_path / "suspects.jsonl", tmp_path / "clean.jsonl"
+    assert told("--out", suspects, "--count", 30, "--drop", clean, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["taken"]["rate"] == pytest.approx(0.2, abs=0.07)
+    assert len({suspect["row"] for suspect in lines(suspects)} & FLIPPED) >= 24
+    kept = {row["row"] for row in lines(clean)}
+    assert len(kept & FLIPPED) < 30
+    assert len(kept - FLIPPED) > 300
+
+
+def test_a_review_goes_before_the_suspicion(told, tmp_path, capsys):
+    review, out = tmp_path / "review.jsonl", tmp_path / "clean.jsonl"
+    assert told("--out", review) == 0
+    suspects = lines(review)
+    decided = dict(zip((one["row"] for one in suspects), ("keep", "swap"), strict=False))
+    kept, swapped = decided
+    write_suspects(review, [{**one, "decision": decided.get(one["row"], "")} for one in suspects])
+    assert told("--reviewed", review, "--drop", out) == 0
+    rows = {row["row"]: row for row in lines(out)}
+    for row, side in ((kept, "chosen"), (swapped, "rejected")):
+        old = next(one for one in suspects if one["row"] == row)
+        assert rows[row]["chosen"] == rows[row]["chosen_from"] == old[side]
+    assert suspects[2]["row"] not in rows
+    write_suspects(review, [{"row": 400, "decision": "drop"}])
+    assert told("--reviewed", review, "--drop", out) == 2
+    assert "row 400" in capsys.readouterr().err
+
+
+def test_down_weighting_keeps_pairs_with_the_probability_that_they_are_right(told, tmp_path):
+    out = tmp_path / "thin.jsonl"
+    assert told("--downweight", out) == 0
+    kept = {row["row"] for row in lines(out)}
+    assert len(kept & FLIPPED) < 40
+    assert len(kept - FLIPPED) > 290
+
+
+def test_the_command_says_when_it_cannot_tell(folder, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    rows = [{"prompt": f"{index}:", "chosen": "a", "rejected": "b"} for index in range(120)]
+    rows = [row if random.random() < 0.5 else {**row, "chosen": "b", "rejected": "a"} for row in rows]
+    data, out = tmp_path / "coin.jsonl", tmp_path / "clean.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    command = ["noise", str(data), "--model", folder, "--cache", str(tmp_path / "cache")]
+    assert main(command) == 1
+    assert "cannot tell" in capsys.readouterr().out
+    assert main([*command, "--drop", str(out)]) == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--count", "0"], "--count"),
+        (["--threshold", "1"], "--threshold"),
+        (["--reviewed", "x.jsonl"], "no effect"),
+        (["--drop", "x.csv"], "must end in"),
+    ],
+)
+def test_options_without_sense_are_refused(told, options, word, capsys):
+    assert told(*options) == 2
+    assert word in capsys.readouterr().err
