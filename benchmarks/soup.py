@@ -5,7 +5,8 @@ Run: python benchmarks/soup.py [--size 1.1] [--dtype bfloat16] [--rounds 5] [--f
 The models are random Llamas of `--size` GB each, made in `--folder` and removed afterwards. Rounds are interleaved and
 medians printed. Every time ends when the bytes are on the disk (fsync; for mergekit, which does not, `sync` follows).
 "speed" is bytes read plus bytes written a second; `prefalign (call)` is the call of `soup` alone, as a copy has no
-imports either; the rows `(process)` are whole processes. Peak memory is the process's resident set, pages of memory
+imports either; the rows `(process)` are whole processes. "processor" is user and system time, which other programs on
+the machine disturb less than they disturb the clock. Peak memory is the process's resident set, pages of memory
 mapped files included. mergekit belongs into an environment of its own: `pip install mergekit` there.
 """
 
@@ -77,15 +78,15 @@ def make_model(folder: Path, layers: int, dtype: str, seed: int) -> int:
     return position
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
-    start = time.perf_counter()
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    start, busy = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
-def run(*words: str) -> tuple[float, int, str]:
-    """A process: its seconds, its peak memory in bytes, its output."""
+def run(*words: str) -> tuple[float, float, int, str]:
+    """A process: its seconds by the clock and of the processor, its peak memory in bytes, its output."""
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -94,7 +95,7 @@ def run(*words: str) -> tuple[float, int, str]:
     process.returncode = status
     if status:
         raise SystemExit(f"{words[0]} failed with status {status}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024, output
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output
 
 
 def copy(source: Path, target: Path) -> None:
@@ -106,8 +107,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 CALL = (
-    "import sys, time; from prefalign.references import soup; start = time.perf_counter();"
-    "soup(sys.argv[1:3], out=sys.argv[3], progress=False); print(time.perf_counter() - start)"
+    "import sys, time; from prefalign.references import soup; start, busy = time.perf_counter(), time.process_time();"
+    "soup(sys.argv[1:3], out=sys.argv[3], progress=False);"
+    "print(time.perf_counter() - start, time.process_time() - busy)"
 )
 
 
@@ -130,32 +132,32 @@ def main() -> None:
         recipe = folder / "recipe.yml"
         entries = "".join(f"  - model: {model}\n    parameters: {{weight: 0.5}}\n" for model in models)
         recipe.write_text(f"merge_method: linear\nmodels:\n{entries}dtype: {args.dtype}\n")
-        seconds: dict[str, list[float]] = {}
+        seconds: dict[str, list[tuple[float, float]]] = {}
         peaks: dict[str, int] = {}
         for _ in range(args.rounds):
             os.sync()
             source, target, out = folder / "a" / "model.safetensors", folder / "copy", str(folder / "out")
             seconds.setdefault("copy", []).append(timed(lambda s=source, t=target: copy(s, t)))
             target.unlink()
-            took, peak, output = run(sys.executable, "-c", CALL, *models, out)
-            seconds.setdefault("prefalign (call)", []).append(float(output))
-            seconds.setdefault("prefalign (process)", []).append(took)
+            took, busy, peak, output = run(sys.executable, "-c", CALL, *models, out)
+            call, call_busy = map(float, output.split())
+            seconds.setdefault("prefalign (call)", []).append((call, call_busy))
+            seconds.setdefault("prefalign (process)", []).append((took, busy))
             peaks["prefalign (process)"] = max(peak, peaks.get("prefalign (process)", 0))
             shutil.rmtree(out)
             if args.mergekit:
-                took, peak, _ = run(args.mergekit, str(recipe), out)
-                seconds.setdefault("mergekit (process)", []).append(took + timed(os.sync))
+                took, busy, peak, _ = run(args.mergekit, str(recipe), out)
+                seconds.setdefault("mergekit (process)", []).append((took + timed(os.sync)[0], busy))
                 peaks["mergekit (process)"] = max(peak, peaks.get("mergekit (process)", 0))
                 shutil.rmtree(out)
         print(f"two {args.dtype} models of {total / 1e9:.2f} GB, {args.rounds} rounds, {os.cpu_count()} cores")
         speed = {}
         for row, values in seconds.items():
-            median = statistics.median(values)
-            speed[row] = (2 if row == "copy" else 3) * total / median / 1e9
+            clock = statistics.median(value[0] for value in values)
+            busy = statistics.median(value[1] for value in values)
+            speed[row] = (2 if row == "copy" else 3) * total / clock / 1e9
             memory = f"{peaks[row] / 1e6:8.0f} MB" if row in peaks else ""
-            print(
-                f"{row:22} {median:7.2f} s  ({min(values):.2f} to {max(values):.2f})  {speed[row]:6.2f} GB/s  {memory}"
-            )
+            print(f"{row:20} {clock:7.2f} s  {busy:7.2f} s of the processor  {speed[row]:6.2f} GB/s  {memory}")
         print(f"soup over copy, speed: {speed['prefalign (call)'] / speed['copy']:.2f}")
         print(f"memory allowed by the promise: {(4 * largest + 300e6) / 1e6:.0f} MB")
 
