@@ -17,8 +17,14 @@ _NAMES = {symbol: name for name, symbol in sy.LOGPS.items()}
 
 
 def is_live(expr: sp.Expr) -> bool:
-    """Whether an expression depends on a log-probability, other than through a `detach`."""
-    return any(s in _NAMES or atom_name(s) is not None for s in expr.free_symbols)
+    """Whether an expression depends on a log-probability, other than through a `detach`.
+
+    The reference's count, unless they stand beside detached ones: then the whole is a detached factor or margin.
+    """
+    names = [atom_name(s) for s in expr.free_symbols]
+    if any(name is not None and name[0] != "r" for name in names):
+        return True
+    return any(names) and not any(sy.is_frozen(s) for s in expr.free_symbols)
 
 
 def atom_name(symbol: sp.Symbol) -> str | None:

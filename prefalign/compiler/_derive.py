@@ -92,7 +92,12 @@ def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, g
 def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, Any], name: str, groups: int) -> Reading:
     values = {s: formula.hypers[s.name] for s in formula.expr.free_symbols if s.name in formula.hypers}
     values |= {sy.N_W: 1.0, sy.N_L: 1.0}
-    found = reading(read(formula.expr, values), values, name, formula.hypers)
+    try:
+        found = reading(read(formula.expr, values), values, name, formula.hypers)
+    except PrefalignError:
+        raise
+    except Exception as error:  # whatever SymPy makes of a strange formula, the user is told about a loss
+        raise DerivationError(f"No reading was found for the formula {formula.expr} ({error}).") from error
     if not formula.guards:
         return check(found, function, given, formula.hypers, groups)
     note = "A numerical guard (a clamp or an epsilon within 1e-6 of a probability's ends) is left out of the reading."

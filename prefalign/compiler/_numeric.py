@@ -49,8 +49,11 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
         if isinstance(e, sp.Max):
             return reduce(torch.maximum, map(go, e.args))
         if isinstance(e, sp.Piecewise):
-            (yes, condition), (no, _) = e.args
-            return torch.where(holds(condition, values), go(yes), go(no))
+            *cases, (otherwise, _) = e.args
+            result = go(otherwise)
+            for value, condition in reversed(cases):
+                result = torch.where(holds(condition, values), go(value), result)
+            return result
         assert isinstance(e, sy.Select), e
         d, yes, no = map(go, e.args)
         return torch.where(d > 0, yes, no)
@@ -74,9 +77,12 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
 
 
 def holds(condition: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
-    """Where a condition (comparisons, and conjunctions of them) holds."""
-    if isinstance(condition, sp.And):
-        return reduce(torch.logical_and, (holds(part, values) for part in condition.args))
+    """Where a condition (comparisons, joined by and, or and not) holds."""
+    if isinstance(condition, sp.And | sp.Or):
+        join = torch.logical_and if isinstance(condition, sp.And) else torch.logical_or
+        return reduce(join, (holds(part, values) for part in condition.args))
+    if isinstance(condition, sp.Not):
+        return ~holds(condition.args[0], values)
     assert isinstance(condition, sp.core.relational.Relational), condition
     left, right = evaluate(condition.gts, values), evaluate(condition.lts, values)
     return left > right if isinstance(condition, sp.Gt | sp.Lt) else left >= right

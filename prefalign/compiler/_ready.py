@@ -67,6 +67,31 @@ def _mse(
     return _reduce(elementwise(lambda x, y: (x - y) ** 2, a, b), reduction)
 
 
+@op("l1_loss")
+def _l1(a: Any, b: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", **_: Any) -> SymTensor:
+    return _reduce(elementwise(lambda x, y: sy.Select(x - y, x - y, y - x), a, b), reduction)
+
+
+@op("smooth_l1_loss", "huber_loss")
+def _huber(
+    a: Any,
+    b: Any,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: Any = 1.0,
+    delta: Any = None,
+    **_: Any,
+) -> SymTensor:
+    def one(x: sp.Expr, y: sp.Expr, width: sp.Expr) -> sp.Expr:
+        size = sy.Select(x - y, x - y, y - x)
+        near, far = (x - y) ** 2 / 2, width * (size - width / 2)
+        inside = sy.Select(width - size, near, far)
+        return inside if delta is not None else inside / width
+
+    return _reduce(elementwise(one, a, b, beta if delta is None else delta), reduction)
+
+
 @op("cross_entropy")
 def _cross_entropy(
     x: Any,

@@ -38,6 +38,10 @@ class Select(sp.Function):  # type: ignore[misc]
     def eval(cls, distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr | None:
         if yes == no or distance.is_nonpositive:
             return no
+        inner = next(iter(sorted(distance.atoms(cls), key=sp.default_sort_key)), None)
+        if inner is not None:  # a case distinction inside a condition comes first
+            sides = (assume(distance, inner.args[0], side) for side in (True, False))
+            return cls(inner.args[0], *(cls(side, yes, no) for side in sides))
         if distance.is_positive:
             return yes
         inner_yes, inner_no = assume(yes, distance, True), assume(no, distance, False)

@@ -116,6 +116,8 @@ def scalar_of(result: Any) -> sp.Expr:
             f"The result does not depend on the log-probabilities (got {value!r}): no argument was recognised as one, "
             "or they were turned into numbers on the way."
         )
+    if value.elements.size == 2:  # one value per completion, as unpaired losses have
+        return sp.Add(*value.elements.reshape(-1)) / 2
     if value.elements.size != 1:
         raise DerivationError(
             f"The result has the shape {tuple(value.shape)}; one value per pair, (pairs,), or one per batch is needed."

@@ -286,6 +286,55 @@ def test_equations_names_and_structures_are_forwarded():
     assert derive(catalogue["cpo"].structure) is catalogue["cpo"].structure
 
 
+def huber(chosen_logps, rejected_logps):
+    return F.huber_loss(chosen_logps - rejected_logps, torch.ones(len(chosen_logps)), delta=0.5)
+
+
+def focal(chosen_logps, rejected_logps, beta=0.1, gamma=2.0):
+    p = torch.sigmoid(beta * (chosen_logps - rejected_logps))
+    return -((1 - p) ** gamma) * torch.log(p)
+
+
+def far_is_linear(chosen_logps, rejected_logps):
+    gap = chosen_logps - rejected_logps
+    return torch.where(gap.abs() > 1, 2 - gap, gap**2).sum()
+
+
+def pair_by_pair(chosen_logps, rejected_logps):
+    return sum(F.softplus(r - c) for c, r in zip(chosen_logps, rejected_logps, strict=True)) / len(chosen_logps)
+
+
+def adaptive_beta(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=0.1, alpha=0.5):
+    gap = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
+    return -F.logsigmoid((beta * (1 + alpha * (gap.detach() - 1))).clamp(min=1e-3) * gap)
+
+
+@pytest.mark.parametrize(
+    ("function", "rows", "direction"),
+    [
+        (huber, "bvxo", "turning"),
+        (focal, "bvxo", "decreasing"),
+        (far_is_linear, "bvxo", "turning"),
+        (pair_by_pair, "bvxo", "decreasing"),
+        (adaptive_beta, catalogue["dpo"].structure.rows, "decreasing"),
+    ],
+)
+def test_other_links_keep_the_structure(function, rows, direction):
+    (rule,) = derive(function).rules
+    assert (rule.structure.rows, rule.link.direction) == (rows, direction)
+
+
+def kl_of_the_batch(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=0.1):
+    kl = (rejected_logps - ref_rejected_logps).mean().clamp(min=0).detach()
+    chosen = 1 - torch.sigmoid(beta * (chosen_logps - ref_chosen_logps - kl))
+    return torch.cat([chosen, 1 - torch.sigmoid(beta * (kl - rejected_logps + ref_rejected_logps))])
+
+
+def test_a_statistic_of_the_batch_couples_its_pairs():
+    with pytest.raises(ValueError, match="couples the pairs"):
+        derive(kl_of_the_batch)
+
+
 def untyped(anything: Any) -> Any:
     return -F.logsigmoid(anything.chosen_logps - anything.rejected_logps)
 
