@@ -68,7 +68,10 @@ def _sample(
     for pairs, dtype in ((most, torch.float64), (1, torch.float64), (most, torch.float32)):
         q = _draw(seed, pairs, scale, hypers, groups, dtype)
         try:
-            return q, evaluate(function, q, given)
+            theirs = evaluate(function, q, given)
+            if theirs.requires_grad:  # some of torch's functions mix dtypes forward but not backward
+                torch.autograd.grad(theirs.sum(), q.token_logps["w"], retain_graph=True, allow_unused=True)
+            return q, theirs
         except Exception as error:
             errors.append(error)
     first = errors[0]
