@@ -41,10 +41,12 @@ class TokenStream:
         what: What the text should be ("a formula"), for error messages.
 
     Raises:
-        ParseError: A character is in no token, or the text is too long.
+        ParseError: It is no text, it is too long, or a character is in no token.
     """
 
     def __init__(self, text: str, pattern: re.Pattern[str], what: str) -> None:
+        if not isinstance(text, str):
+            raise ParseError(f"A {what} must be text (got {type(text).__name__}).", "", 0)
         if len(text) > MAX_TEXT:
             raise ParseError(f"{what} must have at most {MAX_TEXT} characters (got {len(text)}).", text[:200], 0)
         self.text = text

@@ -20,7 +20,7 @@ from ._ratio import Ratio, read_ratio
 from ._rules import LINKS, Rule, RuleSet
 from ._structure import PreferenceStructure
 
-_MAX_WORK = 200_000
+_MAX_WORK = 100_000
 _MAX_DEGREE = 64
 _MAX_EXPANDED_ATOMS = 14
 

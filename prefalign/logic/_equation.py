@@ -231,7 +231,7 @@ def _primary(stream: TokenStream, arena: Arena, losses: Sequence[str]) -> int:
     what = "a probability (w, l, rw, rl, y1, ...), a constant (beta, gamma, ...)" + (
         " or a catalogue name" * bool(losses)
     )
-    stream.fail(f"`{token.text}` is not {what}{'. ' + hint if hint else ''}", token)
+    stream.fail(f"`{token.text[:60]}` is not {what}{'. ' + hint if hint else ''}", token)
 
 
 def _minus(arena: Arena, index: int) -> int:

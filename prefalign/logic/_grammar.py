@@ -128,7 +128,8 @@ def _atom(stream: TokenStream) -> Formula:
     name = token.text.translate(_DIGITS)
     if not is_atom(name):
         hint = did_you_mean(token.text, _KNOWN).strip().removesuffix("?")
-        stream.fail(f"`{token.text}` is no atom (atoms: w, l, rw, rl, y1, y2, ...){'. ' + hint if hint else ''}", token)
+        known = f"(atoms: w, l, rw, rl, y1, y2, ...){'. ' + hint if hint else ''}"
+        stream.fail(f"`{token.text[:60]}` is no atom {known}", token)
     return Atom(name)
 
 

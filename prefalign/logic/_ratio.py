@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 import sympy
 
@@ -14,6 +15,7 @@ from ._equation import Arena
 # The factors of a fraction as they were written: nothing is cancelled here.
 _Fraction = tuple[tuple[int, ...], tuple[int, ...]]
 _MAX_FACTORS = 20_000
+_MAX_JOINED = 200_000
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,10 @@ class _Reader:
             return (index,), ()
         if kind == "product":
             pairs = [self.fraction(part) for part in arena.parts(index)]
-            return sum((top for top, _ in pairs), ()), sum((bottom for _, bottom in pairs), ())
+            # Not `sum`, which copies what it has for every part.
+            return tuple(chain.from_iterable(top for top, _ in pairs)), tuple(
+                chain.from_iterable(low for _, low in pairs)
+            )
         if kind == "power":
             exponent = arena.nodes[index][2]
             assert isinstance(exponent, int)
@@ -238,6 +243,11 @@ class _Reader:
         common: Counter[int] = Counter()
         for _, below in pairs:
             common |= Counter(below)
+            if common.total() * len(pairs) > _MAX_JOINED:
+                raise DerivationError(
+                    f"the equation adds {len(pairs)} fractions whose common denominator is too long; write it in a "
+                    "shorter form."
+                )
         terms = []
         for above, below in pairs:
             missing = common - Counter(below)

@@ -88,7 +88,8 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
         raise CheckpointError(f"`weights` must be numbers, 0 or more (got {numbers}).")
     if len(numbers) != count:
         raise CheckpointError(f"`weights` must have one number per ingredient: {count} (got {len(numbers)}).")
-    total = math.fsum(numbers)
+    total = sum(numbers)  # `fsum` fails where huge numbers overflow
+    total = math.fsum(numbers) if math.isfinite(total) else total
     if abs(total - 1) > 1e-6:
         share = f" Divided by their sum they are {[round(w / total, 6) for w in numbers]}." if total > 0 else ""
         raise CheckpointError(f"`weights` must sum to 1 (got {numbers}, which sum to {total:g}).{share}")
