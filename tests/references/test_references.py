@@ -128,8 +128,19 @@ def test_bema_follows_as_trls_callback_does(pair, tmp_path):
         assert not torch.equal(value, start.get_parameter(name))
 
 
-@pytest.mark.parametrize("reference", ["moving_average(alpha=0.5, every=2)", "bema(every=2, lag=3)"])
-@pytest.mark.parametrize("trainer", [{}, {"peft_config": lora()}], ids=["full", "lora"])
+AVERAGE, CORRECTED = "moving_average(alpha=0.5, every=2)", "bema(every=2, lag=3)"
+
+
+@pytest.mark.parametrize(
+    ("reference", "trainer"),
+    [
+        (AVERAGE, {"peft_config": lora()}),
+        pytest.param(AVERAGE, {}, marks=pytest.mark.slow),
+        pytest.param(CORRECTED, {}, marks=pytest.mark.slow),
+        pytest.param(CORRECTED, {"peft_config": lora()}, marks=pytest.mark.slow),
+    ],
+    ids=["average-lora", "average", "bema", "bema-lora"],
+)
 def test_a_reference_that_follows_survives_a_resume_exactly(reference, trainer, pair, tmp_path):
     options = {**DPO, "reference": reference, "save_strategy": "steps", "save_steps": 5}
     whole = ours(tmp_path, pair[0], trainer, **options)
