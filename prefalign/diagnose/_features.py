@@ -158,6 +158,15 @@ def pair_features(
         DataError: A pair cannot be read, or an argument is out of range.
     """
     encoder = Encoder(model, tokenizer, layer=layer, max_length=max_length)
+    trains = encoder.model.training  # a policy that is about to be trained, lent for a moment
+    encoder.model.eval()
+    try:
+        return _pair_features(pairs, encoder, cache, progress)
+    finally:
+        encoder.model.train(trains)
+
+
+def _pair_features(pairs: Any, encoder: Encoder, cache: str | os.PathLike[str] | None, progress: bool) -> Array:
     texts = _as_texts(pairs, encoder.tokenizer)
     blocks = []
     with tqdm(total=len(texts), desc="Reading pairs", unit=" pairs", delay=2, leave=False, disable=not progress) as bar:

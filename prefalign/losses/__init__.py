@@ -37,3 +37,5 @@ from ._sft import SFT as SFT
 from ._trl import from_trl as from_trl
 from ._wrappers import Robust as Robust
 from ._wrappers import Smoothed as Smoothed
+from ._wrappers import waits_for_flip_rate as waits_for_flip_rate
+from ._wrappers import with_flip_rate as with_flip_rate

@@ -105,8 +105,12 @@ class _Builder:
     def value(self, key: str, parameter: Parameter, node: Node) -> object:
         if parameter.hint is Loss:
             return self.loss(node)
-        if parameter.hint is float and not isinstance(node, Number):
-            self.fail(f"`{key}` must be a number.", node.start)
+        words = _words_beside_a_number(parameter.hint)
+        if (parameter.hint is float or words) and not isinstance(node, Number):
+            if isinstance(node, Text) and node.value in words:
+                return node.value
+            also = "".join(f" or {word!r}" for word in words)
+            self.fail(f"`{key}` must be a number{also}.", node.start)
         if parameter.hint is bool and not (isinstance(node, Constant) and node.value is not None):
             self.fail(f"`{key}` must be True or False.", node.start)
         if typing.get_origin(parameter.hint) is Literal:
@@ -130,6 +134,14 @@ class _Builder:
             named = re.match(r"`(\w+)`", str(error))
             place = dict(places).get(named.group(1), start) if named else start
             raise type(error)(str(ParseError(str(error), self.text, place))) from error
+
+
+def _words_beside_a_number(hint: object) -> tuple[str, ...]:
+    """The words that may stand where a number would, as in `float | Literal["estimate"]`."""
+    parts = typing.get_args(hint)
+    if float not in parts:
+        return ()
+    return tuple(word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part))
 
 
 class Parameter(typing.NamedTuple):

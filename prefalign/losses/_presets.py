@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ._pairwise import DPO
 from ._registry import register_loss
 from ._wrappers import Robust, Smoothed
 
 
 @register_loss("rdpo", trl="robust")
-def robust_dpo(beta: float, flip_rate: float, mean: bool = False) -> Robust:
+def robust_dpo(beta: float, flip_rate: float | Literal["estimate"], mean: bool = False) -> Robust:
     """rDPO, TRL's `robust`: `Robust(DPO(beta, mean), flip_rate)`."""
     return Robust(DPO(beta, mean), flip_rate)
 
 
 @register_loss("cdpo")
-def conservative_dpo(beta: float, flip_rate: float, mean: bool = False) -> Smoothed:
+def conservative_dpo(beta: float, flip_rate: float | Literal["estimate"], mean: bool = False) -> Smoothed:
     """cDPO, DPO with label smoothing: `Smoothed(DPO(beta, mean), flip_rate)`."""
     return Smoothed(DPO(beta, mean), flip_rate)
 

@@ -20,6 +20,7 @@ from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
 from ._guard import bad_rows, describe_row, stop
+from ._noise import settle_flip_rate
 from ._objective import put_together
 from ._record import extend_card
 from ._self_play import SelfPlay, anchor_metrics
@@ -91,11 +92,12 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         _setup.check_model_options(model, args)
         self.objective = put_together(args, loss, reference)
         self.reference = self.objective.reference
-        _setup.mirror(self.objective, args)
         policy = _setup.describe_policy(model, processing_class, args)
         self.reference.check(policy)
         self._may_lack_losers = takes_winners(self.objective.loss)
         data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, self._may_lack_losers)
+        self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
+        _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
         self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []

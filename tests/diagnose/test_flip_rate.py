@@ -39,8 +39,10 @@ def test_the_rate_of_a_known_model_is_recovered(rate):
 @pytest.mark.parametrize("rate", RATES)
 def test_the_intervals_cover_the_rate_in_nine_of_ten_draws(rate):
     likely, moments = 0, 0
+    # At .4 a label says a fifth of what a clean one says: with 2000 pairs the moments' linear error is too small.
+    pairs = 4000 if rate == 0.4 else 2000
     for seed in range(100):
-        found = flip_rate(noisy_pairs(seed, rate, pairs=2000)[0], ridges=(1.0,))
+        found = flip_rate(noisy_pairs(seed, rate, pairs)[0], ridges=(1.0,))
         likely += found.low <= rate <= found.high
         moments += found.holder_low <= rate <= found.holder_high
     assert likely >= 90
