@@ -1,0 +1,59 @@
+"""A run on winners alone for two processes: `torchrun` runs this file, which leaves what it saw in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefalign.train import PrefTrainer
+from tests.tiny import tiny_pairs
+from tests.train.runs import history, lora, ours, weights
+
+CASES: dict[str, dict[str, Any]] = {"full": {}, "lora": {"peft_config": lora()}}
+
+
+def train(case: str, folder: Path, model: str, resume: str | None = None) -> tuple[PrefTrainer, list[Any]]:
+    """Eight steps, saved after three, in the middle of what is made ahead; and the batches that were scored."""
+    trainer = ours(
+        folder / case,
+        model,
+        {"train_dataset": tiny_pairs(24).remove_columns("rejected"), **CASES[case]},
+        loss="seppo(beta=0.1)",
+        reference="past(keep=2, every=4)",
+        max_new_tokens=5,
+        max_steps=8,
+        per_device_train_batch_size=2,
+        save_strategy="steps",
+        save_steps=3,
+    )
+    batches: list[Any] = []
+    original = trainer.reference.logps
+
+    def logps(inputs: Any) -> Any:
+        batches.append([trainer.state.global_step, trainer.reference.version, inputs["input_ids"].tolist()])
+        return original(inputs)
+
+    trainer.reference.logps = logps
+    trainer.train(resume)
+    return trainer, batches
+
+
+def main(folder: Path, model: str) -> None:
+    for case in CASES:
+        whole, batches = train(case, folder / "whole", model)
+        saved = str(folder / "whole" / case / "ours" / "checkpoint-3")
+        resumed, again = train(case, folder / "resumed", model, saved)
+        assert whole.accelerator.distributed_type == "MULTI_CPU"
+        same = all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+        seen = {"batches": batches, "resumed": again, "same": same, "history": history(whole)}
+        rank = whole.accelerator.process_index
+        (folder / f"{case}-{rank}.json").write_text(json.dumps(seen))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
