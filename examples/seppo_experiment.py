@@ -32,7 +32,7 @@ def best(file: Path) -> Dataset:
 def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """One run's numbers; log-probabilities are sums over tokens in nats, averaged over held-out winners."""
     loss, choose = ARMS[arm]
-    folder = options.out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder = options.out / f"{arm.replace(', ', '-')}-{seed}"
     if (done := folder / "result.json").is_file():
         return json.loads(done.read_text("utf-8"))
     pairs, held_out = (best(options.data / f"reviews_{split}.jsonl") for split in ("train", "heldout"))
@@ -41,8 +41,8 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
         str(folder), loss=loss, reference=past if choose else "none", max_new_tokens=32 if choose else None,
         learning_rate=options.learning_rate, lr_scheduler_type="constant", max_steps=options.steps, seed=seed,
         per_device_train_batch_size=8, per_device_eval_batch_size=32, eval_strategy="steps", eval_on_start=True,
-        eval_steps=options.steps // 2, save_steps=options.every, save_total_limit=1, logging_steps=1, report_to="none",
-        use_cpu=True,
+        eval_steps=max(1, options.steps // 2), save_steps=options.every, save_total_limit=1, logging_steps=1,
+        report_to="none", use_cpu=True,
     )  # fmt: skip
     trainer = PrefTrainer(
         options.model, args=args, train_dataset=pairs if choose is None else pairs.remove_columns("rejected"),
@@ -54,8 +54,7 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     texts = sample(trainer.model.eval(), trainer.processing_class, held_out["prompt"][:], seed=0)
     result = {"start": curve[0], "end": curve[-1], "lowest": min(curve), "flip rate": mean(flips or [0])}
     done.write_text(json.dumps(result | {"gold": mean(gold_rewards(texts))}), "utf-8")
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    list(map(shutil.rmtree, folder.glob("checkpoint-*")))
     return json.loads(done.read_text("utf-8"))
 
 
@@ -69,6 +68,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args(words)
     options.model = model_path(options.model, Path("runs/models"))
+    options.out /= f"{Path(options.model).name}-{options.steps}-{options.every}-{options.learning_rate:g}"
     table = {arm: [train(arm, seed, options) for seed in range(options.seeds)] for arm in options.arms}
     print("mean (deviation) ", *(name.rjust(15) for name in table[options.arms[0]][0]))
     for arm, runs in table.items():

@@ -106,7 +106,7 @@ def test_the_experiment_in_miniature(tmp_path, capsys):
     words = ["--model", str(pretrained(tmp_path / "base")), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     words += ["--seeds", "1", "--learning_rate", "1e-2"]
     experiment.main(words)
-    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("out/*/result.json")}
+    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("out/*/*/result.json")}
     assert len(found) == 6
     start = found["sft-0"]["start"]
     fall = start - found["none-random-0"]["lowest"]
