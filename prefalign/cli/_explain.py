@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from .._errors import PrefalignError
 
 if TYPE_CHECKING:
-    from ..logic import Explanation
+    from ..compiler import Reading
+    from ..logic import Explanation, PreferenceStructure, RuleSet
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +27,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain and print."""
-    found = _from_file(args.loss) if _names_a_function(args.loss) else _from_text(args.loss)
+    """Explain and print; of code, also what the reading noticed."""
+    found, reading = _from_file(args.loss) if _names_a_function(args.loss) else _from_text(args.loss)
     if args.json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
-    else:
-        print(found._repr_markdown_() if args.markdown else found)
+        noticed = {} if reading is None else _noticed(reading)
+        print(json.dumps({**found.as_dict(), **noticed}, ensure_ascii=False, indent=2))
+        return 0
+    print(found._repr_markdown_() if args.markdown else found)
+    if reading is not None:
+        print("\n#### As code\n" if args.markdown else "\nAs code\n-------\n")
+        for remark in reading.remarks:
+            print(f"- {remark}")
     return 0
+
+
+def _noticed(reading: Reading) -> dict[str, object]:
+    """What the reading says beyond the page, as JSON takes it."""
+    return {
+        "remarks": list(reading.remarks),
+        "hyperparameters": dict(reading.hyperparameters),
+        "meanings": [{atom: str(logp) for atom, logp in meaning.items()} for meaning in reading.meanings],
+        "batch": list(reading.batch),
+    }
 
 
 def _names_a_function(text: str) -> bool:
@@ -40,18 +56,24 @@ def _names_a_function(text: str) -> bool:
     return ":" in text
 
 
-def _from_file(target: str) -> Explanation:
+def _from_file(target: str) -> tuple[Explanation, Reading | None]:
     from ..compiler import derive, load_function  # torch, only for code
+
+    return _of_code(derive(load_function(target)), target)
+
+
+def _of_code(found: PreferenceStructure | RuleSet, title: str) -> tuple[Explanation, Reading | None]:
+    from ..compiler import Reading
     from ..logic import explain
 
-    return explain(derive(load_function(target)), title=target)
+    return explain(found, title=title), found if isinstance(found, Reading) else None
 
 
-def _from_text(text: str) -> Explanation:
+def _from_text(text: str) -> tuple[Explanation, Reading | None]:
     from ..logic import explain
 
     try:
-        return explain(text)
+        return explain(text), None
     except PrefalignError as error:
         if "(" not in text:
             raise
@@ -64,4 +86,4 @@ def _from_text(text: str) -> Explanation:
             # It is in neither language. Equations call log and exp only; any other call was meant as a loss.
             called = set(re.findall(r"([A-Za-z_]\w*)\s*\(", text))
             raise (other if called - {"log", "exp", "M", "R"} else error) from None
-        return explain(derive(loss), title=str(loss))
+        return _of_code(derive(loss), loss.title)

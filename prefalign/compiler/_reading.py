@@ -13,6 +13,9 @@ from . import _symbols as sy
 from ._cores import Core, core_of, is_live, linear
 from ._read import Part, Values
 
+# Under the rules of a sum, in line with them.
+_NEXT = "\n  "
+
 
 @dataclass(frozen=True, eq=False)
 class Reading(RuleSet):
@@ -35,6 +38,19 @@ class Reading(RuleSet):
 
     __hash__ = RuleSet.__hash__
 
+    def __str__(self) -> str:
+        values = self.values
+        if not values:
+            return super().__str__()
+        return f"{super().__str__()}{', ' if len(self.rules) == 1 else _NEXT}where {values}"
+
+    __repr__ = __str__
+
+    @property
+    def values(self) -> str:
+        """The hyperparameters as text: `beta = 0.1, c_2 = 0.005`; empty where there is none."""
+        return ", ".join(f"{name} = {value:g}" for name, value in self.hyperparameters.items())
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the code says beyond the rules: what the atoms stand for, values, batches, and the notes."""
@@ -43,8 +59,8 @@ class Reading(RuleSet):
             for rule, meanings in zip(self.rules, self.meanings, strict=True)
             for name in rule.structure.reduced.atoms
         }
-        values = ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())
-        return (*sorted(atoms), *([f"Read with {values}."] if values else []), *_batch(self.batch), *self.notes)
+        read_with = [f"Read with {self.values}."] if self.hyperparameters else []
+        return (*sorted(atoms), *read_with, *_batch(self.batch), *self.notes)
 
     def page(self) -> str:
         """Everything on one page of text: each rule's formula, structure, link and atoms, then the notes."""
@@ -64,7 +80,7 @@ class Reading(RuleSet):
             ]
             lines += [f"  {name:<8} {_atom(name, meanings[name])}" for name in s.reduced.atoms]
         if self.hyperparameters:
-            lines += ["", "With " + ", ".join(f"{k} = {v:g}" for k, v in self.hyperparameters.items())]
+            lines += ["", f"With {self.values}"]
         lines += ["", *_batch(self.batch), *self.notes]
         return "\n".join(lines)
 

@@ -38,6 +38,38 @@ def test_explain_reads_a_loss_expression(capsys):
     assert "Known as DPO" in capsys.readouterr().out
 
 
+def test_explain_says_what_the_code_of_a_loss_does_beside_its_logic(tmp_path, capsys):
+    file = tmp_path / "losses.py"
+    file.write_text(
+        "import torch.nn.functional as F\n"
+        "def mine(chosen_logps, rejected_logps, chosen_len, rejected_len, beta=2.0):\n"
+        "    weight = (chosen_logps / chosen_len).exp().detach()\n"
+        "    return (weight * F.softplus(-beta * (chosen_logps / chosen_len - rejected_logps / rejected_len))).mean()\n"
+    )
+    assert main(["explain", f"{file}:mine"]) == 0
+    page, _, code = capsys.readouterr().out.partition("\nAs code\n-------\n\n")
+    assert "Known as CPO" in page
+    assert "- w is the policy's probability of the chosen answer, means over tokens.\n" in code
+    assert "- Read with beta = 2.\n" in code
+    assert "- Over a batch the code takes the mean of this.\n" in code
+    assert "detached: it changes the loss's value and weights its gradient" in code
+    assert main(["explain", f"{file}:mine", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["hyperparameters"] == {"beta": 2.0}
+    assert said["batch"] == ["mean"]
+    assert said["meanings"] == [{"w": "W/n_w", "l": "L/n_l"}]
+    assert [f"- {remark}" for remark in said["remarks"]] == code.splitlines()
+
+
+def test_explain_gives_the_weight_of_a_term_its_value(capsys):
+    assert main(["explain", "dpo(beta=0.1) + 0.005*sft(reduction='sum')"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("DPO(beta=0.1) + 0.005*SFT(reduction='sum')\n")
+    assert "- Read with beta = 0.1, c_2 = 0.005." in out
+    assert main(["explain", "cpo"]) == 0
+    assert "As code" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
