@@ -65,7 +65,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Link the tables of the guide to the pages."""
+    """Link the tables of the guide to the pages; put every loss's picture into the gallery."""
+    if page.file.src_uri == "gallery.md":
+        return markdown.replace("<!-- losses -->", "\n\n".join(_gallery()))
     if page.file.src_uri != "losses.md":
         return markdown
     return re.sub(r"^\| `(\w+)`: `(\w+)\(", r"| [`\1`](losses/\2.md): `\2(", markdown, flags=re.MULTILINE)
@@ -84,6 +86,16 @@ def pages() -> dict[str, str]:
     }
     assert public == EXAMPLES.keys(), f"losses without a page, or pages without a loss: {public ^ EXAMPLES.keys()}"
     return {text.partition("(")[0]: _page(name, parse_loss(text)) for name, text in EXAMPLES.items()}
+
+
+def _gallery() -> Iterator[str]:
+    from prefalign.losses import parse_loss
+
+    for name, text in EXAMPLES.items():
+        loss = parse_loss(text)
+        margins = [float(x) for x in range(-30, 31, 2)]
+        yield f"### [{name}](losses/{text.partition('(')[0]}.md)\n\n`{loss.expression}`"
+        yield _picture(loss.title, margins, measure(loss, margins))
 
 
 def _page(name: str, loss: Any) -> str:
@@ -160,21 +172,33 @@ def _gradient(loss: Any) -> Iterator[str]:
 
 
 def _derivatives(reading: Any) -> Iterator[str]:
+    for place, (rule, slope, inner) in enumerate(slopes(reading), 1):
+        yield f"Rule {place}{f', where {rule.guard}' if rule.guard is not None else ''}: df/drho = {slope}"
+        for side, of in (("W", "log pi(w)"), ("L", "log pi(l)")):
+            if inner[side] != 0:
+                yield f"    drho/d{of} = {_positive_below(inner[side])}"
+
+
+def slopes(reading: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """Each rule with d(weight*f)/drho, and drho by the policy's summed log-probabilities W and L."""
     import sympy
 
-    rho = sympy.Symbol("rho")
-    for place, (rule, meanings) in enumerate(zip(reading.rules, reading.meanings, strict=True), 1):
-        slope = sympy.simplify(rule.weight * sympy.diff(rule.link.expression, rho))
-        given = f", where {rule.guard}" if rule.guard is not None else ""
-        yield f"Rule {place}{given}: df/drho = {slope}"
-        for side, of in (("W", "log pi(w)"), ("L", "log pi(l)")):
-            # Through the atoms: one may be a mean over tokens (W/n_w), or a copy with a power (w2 is penalty*W).
-            total = sum(
-                atom * sympy.diff(sympy.log(rule.structure.ratio), atom) * _by(meanings[atom.name], side)
-                for atom in rule.structure.ratio.free_symbols
+    for rule, meanings in zip(reading.rules, reading.meanings, strict=True):
+        slope = sympy.simplify(rule.weight * sympy.diff(rule.link.expression, sympy.Symbol("rho")))
+        log_ratio = sympy.log(rule.structure.ratio)
+        # Through the atoms: one may be a mean over tokens (W/n_w), or a copy with a power (w2 is penalty*W).
+        inner = {
+            side: sympy.factor(
+                sympy.simplify(
+                    sum(
+                        atom * sympy.diff(log_ratio, atom) * _by(meanings[atom.name], side)
+                        for atom in rule.structure.ratio.free_symbols
+                    )
+                )
             )
-            if total != 0:
-                yield f"    drho/d{of} = {_positive_below(sympy.factor(sympy.simplify(total)))}"
+            for side in ("W", "L")
+        }
+        yield rule, slope, inner
 
 
 def _by(meaning: Any, side: str) -> Any:
