@@ -38,7 +38,7 @@ wheel: $(STAMP)
 	BIN=$(abspath $(BIN)) sh tests/check_wheel.sh
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist site
