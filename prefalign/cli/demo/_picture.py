@@ -99,16 +99,19 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 def _pairs(axes: Axes, chosen: np.ndarray, rejected: np.ndarray, result: dict[str, Any]) -> None:
     right = chosen > rejected
-    reach = 1.08 * float(max(np.abs(chosen).max(), np.abs(rejected).max(), 1e-3))
-    axes.fill_between([-reach, reach], [-reach, reach], -reach, color=AFTER, alpha=0.06, linewidth=0)
-    axes.plot([-reach, reach], [-reach, reach], color=FAINT, linewidth=1)
+    # One scale for both axes, so that the diagonal parts the pairs; zero always in sight.
+    changes = np.concatenate([chosen, rejected, np.zeros(1)])
+    pad = 0.06 * float(np.ptp(changes)) + 1e-3
+    low, high = float(changes.min()) - pad, float(changes.max()) + pad
+    axes.fill_between([low, high], [low, high], low, color=AFTER, alpha=0.06, linewidth=0)
+    axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.axhline(0, color=FAINT, linewidth=1)
     axes.scatter(
         chosen[right], rejected[right], s=22, color=AFTER, alpha=0.75, linewidths=0, label="sides with the truth"
     )
     axes.scatter(chosen[~right], rejected[~right], s=22, color=BEFORE, linewidths=0, label="does not")
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    axes.set(xlim=(low, high), ylim=(low, high))
     _title(
         axes,
         "Held-out pairs, true labels",
