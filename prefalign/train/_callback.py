@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from .._errors import CheckpointError
 from ..references import load_state, save_state
-from ._guard import check_weights
+from ._guard import LAST_FILE, check_weights
 from ._record import run_record, write_run
 from ._trl import set_tokens_seen, tokens_seen
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._trainer import PrefTrainer
 
 REFERENCE_STATE = "prefalign_reference"
-WATCH_STATE = "prefalign_watch"
+WATCH_STATE = LAST_FILE.removesuffix(".json")  # saved last: with it a checkpoint is whole
 PLAY_STATE = "prefalign_self_play"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.trainer_utils import get_last_checkpoint
 
 from .._errors import TrainingError
 from ..losses import PairLogps
@@ -16,9 +16,31 @@ from ..losses import PairLogps
 SPLIT = 2**40  # a pair's number is its row plus SPLIT times the number of its data set
 
 
+# Written last: by this package after everything else, by transformers after the weights and the optimizer.
+LAST_FILE = "prefalign_watch.json"
+_LAST_FILES = (LAST_FILE, "trainer_state.json")
+
+
+def last_whole_checkpoint(output_dir: str | None) -> str | None:
+    """The latest checkpoint in `output_dir` that was written to its end; None if there is none.
+
+    One that a killed run left half-written is passed over. Where no checkpoint has this package's own last file, as
+    after a run of TRL's trainer, transformers' one counts.
+    """
+    folder = Path(output_dir or "")
+    if output_dir is None or not folder.is_dir():
+        return None
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for name in _LAST_FILES:
+        whole = [path for path in found if (path / name).is_file()]
+        if whole:
+            return str(max(whole, key=lambda path: int(path.name.partition("-")[2])))
+    return None
+
+
 def last_good(output_dir: str | None) -> str:
     """The end of the message: which state to go back to."""
-    last = get_last_checkpoint(output_dir) if output_dir and os.path.isdir(output_dir) else None
+    last = last_whole_checkpoint(output_dir)
     if last is None:
         return "No checkpoint had been saved yet."
     return f"The last good state is {last!r}; resume from it with `resume_from_checkpoint`."

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOTrainer
 
 from .._errors import ConfigError
@@ -19,7 +18,7 @@ from . import _setup, _trl
 from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
-from ._guard import bad_rows, describe_row, stop
+from ._guard import bad_rows, describe_row, last_whole_checkpoint, stop
 from ._noise import settle_flip_rate
 from ._objective import put_together
 from ._record import extend_card
@@ -193,15 +192,18 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         """Train; with `resume_from_checkpoint` the reference's state is restored too.
 
+        `True` resumes from the latest checkpoint in `output_dir` that was written to its end.
+
         Raises:
             CheckpointError: The checkpoint's reference is another one.
             TrainingError: A loss or the weights are not finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 raise ConfigError(
-                    f"`resume_from_checkpoint=True` needs a checkpoint in {self.args.output_dir!r}, and there is none."
+                    f"`resume_from_checkpoint=True` needs a whole checkpoint in {self.args.output_dir!r}, and there is "
+                    "none."
                 )
         self._run.resume_from = str(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(self._run.resume_from, *args, **options)

@@ -143,7 +143,7 @@ def test_resuming_needs_the_same_reference(checkpoint, other_checkpoint, tmp_pat
     with pytest.raises(CheckpointError, match="must hold the state of the reference"):
         ours(tmp_path, checkpoint, **moving).train(folder)
     shutil.rmtree(tmp_path / "ours")
-    with pytest.raises(ConfigError, match="needs a checkpoint"):
+    with pytest.raises(ConfigError, match="needs a whole checkpoint"):
         ours(tmp_path, checkpoint, **saving).train(resume_from_checkpoint=True)
 
 
