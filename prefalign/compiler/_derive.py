@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import sympy as sp
+from torch import nn
 
 from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
@@ -64,7 +65,9 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
         raise DerivationError(f"`{loss.__name__}` is a class; derive an instance, such as {loss.__name__}(beta=0.1).")
     if not callable(loss):
         raise DerivationError(f"`loss` must be an equation, a name, a Loss or a function (got {type(loss).__name__}).")
-    return _read_code(loss, given, getattr(loss, "__qualname__", type(loss).__name__))
+    name = getattr(loss, "__qualname__", type(loss).__name__)
+    # A module's own call takes anything; the parameters that can be recognised are those of its `forward`.
+    return _read_code(loss.forward if isinstance(loss, nn.Module) else loss, given, name)
 
 
 def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from .._errors import DerivationError
 from ..logic import PreferenceStructure
 from ..losses import Loss, PairLogps, WeightedSum
 from . import _symbols as sy
+from ._roles import Kind, holds_logps, role_of, words_of
 from ._run import Tape
 from ._symbolic import SymFloat, SymTensor, wrap
 
@@ -27,15 +27,7 @@ TOKENS = {"w": 7, "l": 11}  # primes, so that a mean over tokens shows as a deno
 SPREAD = {"w": sp.Symbol("spread_w", real=True), "l": sp.Symbol("spread_l", real=True)}
 SPREAD |= {"rw": sp.Symbol("spread_rw", real=True), "rl": sp.Symbol("spread_rl", real=True)}
 
-_WORDS = {
-    "ref": {"ref", "reference", "old", "base", "sft"},
-    "w": {"chosen", "w", "win", "winner", "winning", "pos", "positive", "preferred", "accepted", "better", "yw"},
-    "l": {"rejected", "l", "lose", "loser", "losing", "neg", "negative", "dispreferred", "worse", "yl", "reject"},
-    "count": {"len", "lens", "length", "lengths", "tokens", "count", "counts", "ntokens"},
-    "logp": {"logp", "logps", "logprob", "logprobs", "lp", "prob", "probs", "log", "policy", "pi", "logits"},
-    "batch": {"batch", "inputs", "pairs", "pair", "outputs", "output", "data", "x"},
-}
-_GLUED = {"logpw": "w", "logpl": "l", "piw": "w", "pil": "l", "refw": "rw", "refl": "rl", "rw": "rw", "rl": "rl"}
+_BATCH = {"batch", "inputs", "pairs", "pair", "outputs", "output", "data", "x"}
 
 
 @dataclass(frozen=True)
@@ -56,18 +48,24 @@ class Quantities:
 
     def role(self, name: str) -> Tensor | None:
         """The tensor that a name such as `reference_chosen_logps` asks for; None if it asks for none."""
-        words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
         if "y" in self.logps:
-            return self.logps["y"] if words & _WORDS["logp"] else None
-        glued = next((_GLUED[word] for word in words if word in _GLUED), None)
-        if glued:
-            return self.logps[glued]
-        ref = "r" if words & _WORDS["ref"] else ""
-        side = "w" if words & _WORDS["w"] else "l" if words & _WORDS["l"] else ""
-        if not side:
-            wants = words & (_WORDS["logp"] - {"log", "policy", "pi", "prob"}) and not words & _WORDS["count"]
-            return torch.cat([self.logps[ref + "w"], self.logps[ref + "l"]]) if wants else None
-        return self.counts[side] if words & _WORDS["count"] else self.logps[ref + side]
+            return self.logps["y"] if holds_logps(name) else None
+        asked = role_of(name)
+        if asked is None:
+            return None
+        model = "r" if asked.reference else ""
+        if asked.side:
+            return self._of_side(asked.kind, asked.side, model)
+        if asked.kind == "ratio":
+            return self.logps[model + "w"] - self.logps[model + "l"]
+        return torch.cat([self._of_side(asked.kind, side, model) for side in ("w", "l")])
+
+    def _of_side(self, kind: Kind, side: str, model: str) -> Tensor:
+        logp, count = self.logps[model + side], self.counts[side]
+        if kind == "index":
+            return torch.arange(len(logp)) + (0 if side == "w" else len(logp))
+        made = {"count": lambda: count, "ratio": lambda: logp - self.logps["r" + side], "prob": logp.exp}
+        return made.get(kind, lambda: logp / count if kind == "mean" else logp)()
 
     def pair_logps(self) -> PairLogps:
         """The library's own batch of pairs."""
@@ -234,8 +232,7 @@ def _argument(p: inspect.Parameter, hint: Any, quantities: Quantities, given: Ma
         return role
     if p.default is not p.empty:
         return hyperparameters(p.default, quantities, p.name)
-    words = set(re.findall(r"[a-z]+", p.name.lower()))
-    if words & _WORDS["batch"] or hint in (dict, Mapping) or typing.get_origin(hint) in (dict, Mapping) or alone:
+    if words_of(p.name) & _BATCH or hint in (dict, Mapping) or typing.get_origin(hint) in (dict, Mapping) or alone:
         return Lookup(quantities)
     if p.name in _USUAL:
         return hyperparameters(_USUAL[p.name], quantities, p.name)
@@ -269,6 +266,8 @@ def hyperparameters(value: Any, quantities: Quantities, name: str) -> Any:
         return types.SimpleNamespace(**{k: hyperparameters(v, quantities, k) for k, v in vars(value).items()})
     if isinstance(value, Loss) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         return _copied(value, quantities, name)
+    if type(value) is dict:
+        return {k: hyperparameters(v, quantities, k) if isinstance(k, str) else v for k, v in value.items()}
     if type(value) in (tuple, list):
         return type(value)(hyperparameters(v, quantities, f"{name}_{i + 1}") for i, v in enumerate(value))
     return value
