@@ -57,14 +57,15 @@ class ModelSlots(Slots):
                 "A moving average cannot follow a policy that DeepSpeed ZeRO-3 shards. Use FSDP2, or ZeRO-2."
             )
         self.names = tuple(theirs)
-        self._policy = dict(zip(theirs, ours.values(), strict=True))
+        # By name: FSDP2 puts sharded parameters in the place of those that the policy has now.
+        self._policy, self._ours = policy, dict(zip(theirs, ours, strict=True))
         self._reference = theirs
         self._masters = {
             name: parameter.detach().float() for name, parameter in theirs.items() if parameter.dtype.itemsize < 4
         }
 
     def policy(self, name: str) -> torch.Tensor:
-        value = self._policy[name].detach()
+        value = self._policy.get_parameter(self._ours[name]).detach()
         return value.float() if value.dtype.itemsize < 4 else value
 
     def reference(self, name: str) -> torch.Tensor:
