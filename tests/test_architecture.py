@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "prefalign"
-ROOTS = {"_errors", "_scan"}
+ROOTS = {"_errors", "_scan", "_yaml"}
 MAY_IMPORT = {
     "logic": set(),
     "losses": set(),

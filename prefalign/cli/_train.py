@@ -32,6 +32,15 @@ class DataArguments:
     )
 
 
+# What a name or a path must be: YAML takes `7` for a number and `[a]` for a list.
+_TEXTS = (
+    *("dataset_name", "dataset_config", "eval_dataset_name", "model_name_or_path", "model_revision"),
+    *("output_dir", "loss", "reference", "dtype", "attn_implementation", "optim", "lr_scheduler_type"),
+)
+# These take a list or a mapping as well as text.
+_STRUCTURED = ("fsdp", "deepspeed", "report_to", "optim_target_modules", "debug")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments: every field of the data, training and model arguments."""
     from transformers import HfArgumentParser
@@ -120,22 +129,30 @@ def _dataclasses() -> tuple[Any, Any, Any]:
 def _read_file(config: str | None, actions: Mapping[str, argparse.Action]) -> dict[str, Any]:
     if config is None:
         return {}
-    import yaml
-
+    from .._yaml import load_yaml
     from ..train import check_names
 
     try:
-        content = yaml.safe_load(Path(config).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"`--config` must name a YAML file that can be read (got {config!r}): {error}") from error
+        text = Path(config).read_text("utf-8")
+    except (OSError, ValueError) as error:  # a ValueError: bytes that are no UTF-8, or a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"`--config` must name a YAML file that can be read (got {config!a:.200}): {reason}"
+        ) from None
+    content = load_yaml(text, f"The config file {config!r}")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"The config file {config!r} must hold `name: value` lines.")
     environment = content.pop("env", None) or {}
     if not isinstance(environment, dict):
         raise ConfigError(f"`env` in {config!r} must hold `NAME: value` lines (got {environment!r}).")
     check_names(content, actions, f"The config file {config!r}")
-    os.environ.update({str(key): str(value) for key, value in environment.items()})
-    return {name: _read_value(name, value, actions[name]) for name, value in content.items()}
+    values = {name: _read_value(name, value, actions[name]) for name, value in content.items()}
+    variables = {str(key): str(value) for key, value in environment.items()}
+    for key, value in variables.items():
+        if not key or "=" in key or "\0" in key + value:
+            raise ConfigError(f"`env` in {config!r} must hold `NAME: value` lines (got {f'{key}: {value}'!a:.60}).")
+    os.environ.update(variables)
+    return values
 
 
 def _read_value(name: str, value: Any, action: argparse.Action) -> Any:
@@ -150,10 +167,22 @@ def _read_value(name: str, value: Any, action: argparse.Action) -> Any:
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
             raise ConfigError(f"`{name}` in the config file cannot be read (got {item!r}): {error}") from error
 
+    plain = not isinstance(value, str | int | float | None) or (name in _TEXTS and not isinstance(value, str | None))
+    if action.nargs is None and not _takes_mapping(name) and plain:
+        wanted = "text" if name in _TEXTS else "one value"
+        raise ConfigError(f"`{name}` in the config file must be {wanted} (got {_excerpt(value)}).")
     result = [one(item) for item in value] if isinstance(value, list) else one(value)
     if action.choices is not None and result is not None and result not in action.choices:
-        raise ConfigError(f"`{name}` must be one of {', '.join(map(repr, action.choices))} (got {value!r}).")
+        raise ConfigError(f"`{name}` must be one of {', '.join(map(repr, action.choices))} (got {_excerpt(value)}).")
     return result
+
+
+def _takes_mapping(name: str) -> bool:
+    return name.endswith(("_kwargs", "_config", "_for_metrics", "_args", "_spaces")) or name in _STRUCTURED
+
+
+def _excerpt(value: object) -> str:
+    return f"{value!a:.60}"
 
 
 def _check_effects(values: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .._errors import ParseError, SpecError, did_you_mean
+from .._errors import SpecError, did_you_mean
+from .._yaml import load_yaml
 from ._spec import Spec, Specification
 from ._spec_text import parse_spec
 
@@ -25,18 +26,12 @@ def read_spec(path: str | Path) -> Specification:
     file = Path(path)
     try:
         text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"`{file}` cannot be read as a specification: {error}.") from error
+    except (OSError, ValueError) as error:  # a ValueError: bytes that are no UTF-8, or a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"`{str(file)!a:.200}` cannot be read as a specification: {reason}.") from None
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
         return parse_spec(text)
-    import yaml
-
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or "it is not YAML"
-        raise ParseError(f"`{file}` is malformed: {reason}.", text, mark.index if mark else 0) from error
+    data = load_yaml(text, f"`{file}`")
     if isinstance(data, str):
         return parse_spec(data)
     if not isinstance(data, Mapping):

@@ -16,6 +16,7 @@ from ..references import Reference
 from ._generation import GenerationOptions, check_options
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
+from ._ranges import check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +110,19 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         if self.reference is not None:
             self.reference_object = read_reference(self.reference)
             self.reference = self.reference_object.expression
+        check_ranges(self)
         self._choose_for_machine()
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ConfigError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            OSError,
+            ImportError,
+        ) as error:  # what transformers finds wrong with its own options
+            raise ConfigError(f"The training arguments contradict each other or the machine: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         # transformers pickles the arguments beside every checkpoint; a reference may hold models.

@@ -89,10 +89,10 @@ def _check_message(message: str) -> None:
     assert not any(sign in message for sign in "\0\x1b\x07\x08"), "control characters would reach the terminal"
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+def snapshot(folder: str | Path) -> dict[str, tuple[int, int]]:
     """Every file below a folder, with its size and the time of its last change: what must not be touched."""
     return {
         str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(Path(folder).rglob("*"))
         if not os.path.isdir(path)
     }
