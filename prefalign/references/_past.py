@@ -57,9 +57,10 @@ class PastCheckpoints(Reference):
     seed: int = 0
 
     fixed: ClassVar[bool] = False
-    _drawn: int | None = None
 
     def __post_init__(self) -> None:
+        self._drawn: int | None = None
+        self._adapter: dict[str, torch.Tensor] | None = None
         for name, least in (("keep", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -101,8 +102,7 @@ class PastCheckpoints(Reference):
             raise CheckpointError(
                 "Snapshots cannot be taken of a policy that DeepSpeed ZeRO-3 shards. Use FSDP2, or ZeRO-2."
             )
-        self._drawn = None
-        self._adapter: dict[str, torch.Tensor] | None = None
+        self._drawn, self._adapter = None, None
 
     def on_step_begin(self, step: int) -> None:
         if step == 0:  # a new run: what lies there is another one's

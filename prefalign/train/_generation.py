@@ -222,13 +222,11 @@ class TransformersGenerator:
 
 
 def _config(sampling: Sampling) -> GenerationConfig:
-    # Every field that shapes the distribution is set: what is left open would be filled in from the model's own file.
-    warm = sampling.temperature > 0
+    # What shapes the distribution is set, and not left to be filled in from the model's own file.
+    names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
     return GenerationConfig(
-        do_sample=warm,
-        temperature=sampling.temperature if warm else 1.0,
-        top_p=sampling.top_p if warm else 1.0,
-        top_k=sampling.top_k if warm else 0,
+        do_sample=bool(names),
+        **{name: getattr(sampling, name) for name in names},
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=list(sampling.stop_ids),
         pad_token_id=sampling.pad_id,

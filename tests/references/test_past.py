@@ -182,7 +182,7 @@ def test_the_expression_is_read_back():
     assert parse_reference("past(keep=7, every=30)") == PastCheckpoints(7, 30)
     with pytest.raises(CheckpointError, match=r"`every`(?s:.*)\^"):
         parse_reference("past(every=0)")
-    with pytest.raises(ParseError, match="every"):
+    with pytest.raises(ParseError, match=r"it takes keep, every, choose, redraw, seed.*`every`"):
         parse_reference("past(evry=3)")
 
 

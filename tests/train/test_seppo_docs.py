@@ -1,0 +1,75 @@
+"""docs/seppo.md says what is true: its examples run, its files are read, its tables name every option and key."""
+
+from __future__ import annotations
+
+import argparse
+import doctest
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prefalign.cli import _train
+from prefalign.cli._train import read_options
+from prefalign.losses import SePPO
+from prefalign.references import PastCheckpoints, _past
+from prefalign.train import GenerationOptions, _generation
+from prefalign.train._generation import _DEFAULTS
+from tests.tiny import tiny_pairs
+from tests.train.runs import history, ours
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "seppo.md").read_text("utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("module", [_past, _generation], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_run(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_the_examples_of_the_page_run():
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks("python")), {}, "seppo.md", "seppo.md", 0)
+    assert len(examples.examples) > 4
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def test_the_config_files_of_the_page_are_read():
+    parser = argparse.ArgumentParser()
+    _train.configure(parser)
+    actions = parser.get_default("actions")
+    first, spin = map(yaml.safe_load, blocks("yaml"))
+    for values in (first, {**first, **spin}):
+        given = {name: _train._read_value(name, value, actions[name]) for name, value in values.items()}
+        _, training, _ = read_options(None, {**given, "use_cpu": True}, actions)
+        assert isinstance(training.loss_object, SePPO)
+        assert isinstance(training.reference_object, PastCheckpoints)
+    assert (training.loss_object.flipper, training.reference_object.choose) == ("none", "latest")
+
+
+def test_the_tables_name_every_option_with_its_default():
+    for option in fields(GenerationOptions):
+        (row,) = (line for line in PAGE.splitlines() if line.startswith("|") and f"`{option.name}`" in line[:40])
+        shown = {None: "all", (): "–"}.get(_DEFAULTS[option.name], str(_DEFAULTS[option.name]))
+        assert shown in row.split("|")[2], option.name
+    for option in fields(PastCheckpoints):
+        assert f"| `{option.name}={option.default}`" in PAGE
+
+
+def test_every_key_of_self_play_has_an_entry_in_both_pages(checkpoint, tmp_path):
+    data = {"train_dataset": tiny_pairs(8).remove_columns("rejected")}
+    trainer = ours(tmp_path, checkpoint, data, loss="seppo(beta=0.1)", reference="past(every=3)", max_steps=1)
+    trainer.train()
+    metrics = (DOCS / "metrics.md").read_text("utf-8")
+    keys = [key for key in history(trainer)[0] if key.split("/")[0] in ("anchor", "generated", "reference")]
+    assert len(keys) == 8
+    for key in keys:
+        assert f"`{key}`" in PAGE, key
+        assert f"`{key}`" in metrics, key
