@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .._errors import DataError
-from ._mixture import HIGHEST_RATE, Array, cross_fit, holder_rate, likelihood, profile_rate, sigmoid
+from ._mixture import HIGHEST_RATE, Array, cross_fit, fit_jointly, holder_rate, likelihood, profile_rate, sigmoid
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # An interval wider than this says little about a rate that must lie in [0, 0.5).
@@ -18,6 +18,9 @@ _TOO_WIDE = 0.3
 _TOO_WIDE_FOR_LINES = 0.12
 _LEAST_PAIRS = 50
 _MOST_COMPONENTS = 200
+_PAIRS_FOR_ONE = 40
+# With this many pairs for each component, margins of the pairs that were fitted say something as well.
+_PAIRS_TO_TRUST_A_FIT = 100
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def flip_rate(
         differences: (pairs, features), features of chosen minus features of rejected.
         folds: How many parts, 2 to pairs.
         ridges: Penalties to choose from by held-out likelihood, > 0; features are scaled to unit variance first.
-        components: Keep this many principal components, >= 1; None: a tenth of the pairs, at most 200.
+        components: Keep this many principal components, >= 1; None: one for 40 pairs, 2 to 200.
         seed: Seed of the folds.
 
     Returns:
@@ -128,10 +131,17 @@ def flip_rate(
         raise DataError(f"`ridges` must be positive numbers (got {list(ridges)}).")
     if components is not None and components < 1:
         raise DataError(f"`components` must be at least 1 (got {components}).")
-    most = max(2, min(pairs // 10, _MOST_COMPONENTS)) if components is None else components
+    most = max(2, min(pairs // _PAIRS_FOR_ONE, _MOST_COMPONENTS)) if components is None else components
     reduced = _principal(differences, most)
-    raw, _ = cross_fit(reduced, folds, tuple(ridges), seed)
-    return from_margins(raw)
+    raw, ridge = cross_fit(reduced, folds, tuple(ridges), seed)
+    found = from_margins(raw)
+    if pairs < _PAIRS_TO_TRUST_A_FIT * reduced.shape[1]:
+        return found
+    # A reward that errs a little makes held-out margins look noisier, and fitted ones cleaner, than the labels are:
+    # the interval spans both.
+    fitted = reduced @ fit_jointly(reduced, ridge)[0]
+    _, low, high, _ = profile_rate(fitted / (float(np.abs(fitted).mean()) or 1.0))
+    return _span(replace(found, low=min(low, found.low), high=max(high, found.high)))
 
 
 def from_margins(margins: Array) -> FlipRate:
@@ -150,23 +160,20 @@ def from_margins(margins: Array) -> FlipRate:
     rate, low, high, scale = profile_rate(raw / spread)
     calibrated = raw / spread * scale
     holder, error = holder_rate(calibrated, rate)
-    lowest, highest = holder - 1.96 * error, holder + 1.96 * error
-    if high - low > _TOO_WIDE_FOR_LINES or high >= HIGHEST_RATE:
-        # The error is a linear one, around a point that is hardly known: it would look too sure.
-        lowest, highest = min(lowest, low), max(highest, high)
     suspicion = rate * (1.0 - sigmoid(calibrated)) / likelihood(calibrated, rate)
-    return FlipRate(
+    found = FlipRate(
         rate=rate,
         low=low,
         high=high,
         holder=_clip(holder),
-        holder_low=_clip(lowest),
-        holder_high=_clip(highest),
+        holder_low=_clip(holder - 1.96 * error),
+        holder_high=_clip(holder + 1.96 * error),
         accuracy=float(np.mean(raw > 0) + 0.5 * np.mean(raw == 0)),
         pairs=len(raw),
         margins=calibrated,
         suspicion=suspicion,
     )
+    return _span(found)
 
 
 def from_repeats(agreeing: int, compared: int) -> tuple[float, float, float]:
@@ -199,6 +206,16 @@ def from_repeats(agreeing: int, compared: int) -> tuple[float, float, float]:
         return 0.5 * (1.0 - math.sqrt(max(0.0, 2.0 * min(round(agreement, 12), 1.0) - 1.0)))
 
     return rate(share), rate(centre + half), rate(centre - half)
+
+
+def _span(found: FlipRate) -> FlipRate:
+    """The estimate with a moment interval no narrower than the likelihood's, where that is wide.
+
+    The moments' error is a linear one: around a point that is hardly known it would look too sure.
+    """
+    if found.high - found.low <= _TOO_WIDE_FOR_LINES and found.high < HIGHEST_RATE:
+        return found
+    return replace(found, holder_low=min(found.holder_low, found.low), holder_high=max(found.holder_high, found.high))
 
 
 def _clip(rate: float) -> float:

@@ -19,6 +19,7 @@ _DROP = 1.9207
 _LOG_SCALES = np.linspace(-4.0, 4.0, 81)
 # The likelihood cannot tell eps from 1 - eps; beyond this rate nothing is left to learn.
 HIGHEST_RATE = 0.49
+_MOST_NOISE = 0.499
 _RATES = np.linspace(0.0, HIGHEST_RATE, 197)
 # More margins than this are read in as many groups of neighbours: the likelihood is smooth in the margin.
 _GROUPS = 2000
@@ -40,29 +41,41 @@ def likelihood(margins: Array, rate: float) -> Array:
 def fit_jointly(differences: Array, ridge: float, steps: int = 60) -> tuple[Array, float]:
     """The reward's weights (d,) and the flip rate that maximise the likelihood minus ridge/2 * |theta|^2.
 
-    Fisher scoring for the weights in turn with expectation-maximisation for the rate.
+    Fisher scoring in both together: in turn they creep along a ridge, since more noise and a larger reward say nearly
+    the same.
     """
-    weights, rate = np.zeros(differences.shape[1]), 0.2
+    count = differences.shape[1]
+    weights, rate = np.zeros(count), 0.2
 
-    def value(theta: Array) -> float:
-        return float(np.log(likelihood(differences @ theta, rate)).sum() - 0.5 * ridge * theta @ theta)
+    def value(theta: Array, eps: float) -> float:
+        return float(np.log(likelihood(differences @ theta, eps)).sum() - 0.5 * ridge * theta @ theta)
 
+    here = value(weights, rate)
     for _ in range(steps):
         clean = sigmoid(differences @ weights)
         mixed = likelihood(differences @ weights, rate)
-        slope = (1.0 - 2.0 * rate) * clean * (1.0 - clean)
-        gradient = differences.T @ (slope / mixed) - ridge * weights
-        curvature = slope**2 / np.maximum(mixed * (1.0 - mixed), 1e-12)
-        information = (differences * curvature[:, None]).T @ differences
-        information[np.diag_indices_from(information)] += ridge + 1e-8
-        step, before, share = np.linalg.solve(information, gradient), value(weights), 1.0
-        while share > 1e-4 and value(weights + share * step) < before - 1e-12:
+        slopes = np.column_stack(
+            [differences * ((1.0 - 2.0 * rate) * clean * (1.0 - clean))[:, None], 1.0 - 2.0 * clean]
+        )
+        gradient = slopes.T @ (1.0 / mixed)
+        gradient[:count] -= ridge * weights
+        information = (slopes / np.maximum(mixed * (1.0 - mixed), 1e-12)[:, None]).T @ slopes
+        information[np.diag_indices_from(information)] += 1e-8
+        information[np.arange(count), np.arange(count)] += ridge
+        outward = (rate <= 0.0 and gradient[-1] < 0.0) or (rate >= _MOST_NOISE and gradient[-1] > 0.0)
+        free = count if outward else count + 1
+        step = np.zeros(count + 1)
+        step[:free] = np.linalg.solve(information[:free, :free], gradient[:free])
+        share = 1.0
+        while True:
+            moved = weights + share * step[:count], min(max(rate + share * float(step[-1]), 0.0), _MOST_NOISE)
+            there = value(*moved)
+            if there >= here - 1e-12 or share < 1e-4:
+                break
             share /= 2
-        weights = weights + share * step
-        clean = sigmoid(differences @ weights)
-        for _ in range(5):
-            rate = min(float(np.mean(rate * (1.0 - clean) / likelihood(differences @ weights, rate))), 0.499)
-        if np.abs(share * step).max() < 1e-6:
+        weights, rate = moved
+        gained, here = there - here, there
+        if gained < 1e-7:
             break
     return weights, rate
 
