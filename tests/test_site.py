@@ -200,6 +200,9 @@ def test_the_api_lists_what_is_exported(site):
     page = (site / "api" / "references" / "index.html").read_text("utf-8")
     for name in ("Soup", "PastCheckpoints", "MovingAverage", "parse_reference"):
         assert f'id="prefalign.references.{name}"' in page
+    page = (site / "api" / "logic" / "index.html").read_text("utf-8")
+    for name in ("derive", "generate", "Spec"):  # the latter two are imported when they are first used
+        assert f'id="prefalign.logic.{name}"' in page
 
 
 @pytest.mark.slow
@@ -269,5 +272,5 @@ def test_docstrings_keep_their_formulas():
     text += "Args:\n    x: 1/(2*y).\n\nExample:\n    >>> 2*3*4\n"
     assert hook.tidy(text) == (
         "One line.\n\n    a*b*c - log(d)\n\nA sentence with e\\*f and `g*h`.\n\n"
-        "Args:\n    x: 1/(2\\*y).\n\nExample:\n    >>> 2*3*4\n"
+        "Args:\n    x: 1/(2\\*y).\n\nExamples:\n    >>> 2*3*4\n"
     )

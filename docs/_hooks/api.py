@@ -55,10 +55,10 @@ def page(part: str) -> str:
 
 
 def names(tree: ast.Module) -> list[str]:
-    """What a part exports: `from ._x import Y as Y`, in order of the alphabet."""
+    """What a part exports, now or when it is first used: `from ._x import Y as Y`, in order of the alphabet."""
     found = {
         alias.asname
-        for node in tree.body
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level == 1
         for alias in node.names
         if alias.asname and not alias.asname.startswith("_")

@@ -26,7 +26,13 @@ def tidy(text: str) -> str:
     paragraphs = head.split("\n\n")
     head = "\n\n".join(paragraphs[:1] + [_indent(p) if _is_formula(p) else _escape(p) for p in paragraphs[1:]])
     sections = re.split(r"(?m)^(?=\w+:)", tail)
-    return head + "".join(s if s.startswith(("Example:", "Examples:")) else _escape(s) for s in sections)
+    return head + "".join(_section(section) for section in sections)
+
+
+def _section(text: str) -> str:
+    if text.startswith("Example:"):
+        return "Examples:" + text.removeprefix("Example:")  # the word under which Griffe looks for sessions
+    return _escape(text)
 
 
 def _is_formula(paragraph: str) -> bool:
