@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ def run_record(
         "model": getattr(trainer.model.config, "_name_or_path", None) or None,
         "adapter": sorted(getattr(trainer.model, "peft_config", {})),
         "data": {name: report.to_json() for name, report in reports.items()},
+        "generation": None if trainer.self_play is None else dataclasses.asdict(trainer.self_play.sampling),
         "noise_rate": noise,
         "options": {
             "learning_rate": args.learning_rate,

@@ -147,6 +147,8 @@ def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any, winners
 
 def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[str, DataReport], winners: bool) -> Any:
     columns = getattr(dataset, "column_names", None)
+    if columns is None and hasattr(dataset, "take"):  # a stream says what its columns are with its first row
+        columns = list(next(iter(dataset), {}))
     if columns is None or {"image", "images"} & set(columns):
         return dataset  # TRL reads these on the fly, and refuses what is no data set
     streamed = not hasattr(dataset, "__len__")
@@ -165,7 +167,7 @@ def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[s
     report.raise_if_unusable()
     kept = dataset if streamed else drop_bad(dataset, report, getattr(args, "on_bad_pairs", "drop"))
     if report.layout == "winners":
-        kept = as_pairs(kept)
+        kept = as_pairs(kept, columns)
     if streamed:
         return kept
     return _trl.share(kept, args) if args.precompute_ref_log_probs and args.world_size > 1 else kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -23,18 +24,19 @@ def takes_winners(loss: Loss) -> bool:
     return False
 
 
-def as_pairs(dataset: Any) -> Any:
+def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
     """Rows of winners as pairs, so that TRL tokenises them: the winner stands where the completion will be.
 
     Args:
         dataset: With `prompt`, and `chosen` or `completion`.
+        columns: Its columns, which a stream does not always know.
     """
-    columns = set(dataset.column_names)
-    if "chosen" not in columns:
-        dataset = dataset.rename_column("completion", "chosen")
-    if hasattr(dataset, "__len__"):
-        return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
-    return dataset.map(lambda row: {"rejected": row["chosen"]})
+    winner = "chosen" if "chosen" in columns else "completion"
+    if not hasattr(dataset, "__len__"):
+        return dataset.map(lambda row: {"chosen": row[winner], "rejected": row[winner]})
+    if winner != "chosen":
+        dataset = dataset.rename_column(winner, "chosen")
+    return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
 
 
 def prepare_generation(

@@ -280,6 +280,16 @@ def test_held_out_winners_are_scored_and_samples_are_kept(checkpoint, tmp_path):
     assert lines[0].keys() == {"step", "reference_step", "prompt", "chosen", "generated"}
 
 
+def test_a_stream_of_winners_is_trained_on(checkpoint, tmp_path):
+    stream = winners().rename_column("chosen", "completion").to_iterable_dataset()
+    trainer, spy = run(tmp_path, checkpoint, trainer={"train_dataset": stream}, max_steps=3)
+    trainer.train()
+    assert trainer.data_reports["train"].layout == "winners"
+    assert [rows for _, _, rows, _ in spy.calls] == [8, 4]  # 2 steps up to the round's end, then the last one
+    record = json.loads((tmp_path / "ours" / "prefalign_run.json").read_text())
+    assert record["generation"]["max_new_tokens"] == 5
+
+
 def test_prompts_without_winners_are_left_out_and_counted(checkpoint, tmp_path):
     rows = [*winners(4).to_list(), {"prompt": "Film A:", "chosen": None}, {"prompt": "Film B:", "chosen": "  "}]
     trainer, _ = run(tmp_path, checkpoint, trainer={"train_dataset": Dataset.from_list(rows)})
