@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "derive": ("_derive", "Read an equation or a named loss into logic."),
     "explain": ("_explain", "Say what a loss means and how it behaves, on a page."),
     "generate": ("_generate", "Count or list the losses that a specification allows, the simplest first."),
+    "sweep": ("_sweep", "Train the losses of a specification beside known ones, and compare them."),
     "compare": ("_compare", "Say how losses relate by preference entailment."),
     "lattice": ("_lattice", "Order losses by entailment, and draw the order."),
 }
@@ -55,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except PrefalignError as error:
         print(f"prefalign {args.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that is read-only: nothing of ours is wrong
+        if error.errno is None:
+            raise
+        where = f"{str(error.filename)!a:.300}: " if error.filename is not None else ""
+        print(f"prefalign {args.command}: {where}{error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"prefalign {args.command}: interrupted", file=sys.stderr)

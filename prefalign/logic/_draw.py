@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,14 @@ _HEIGHT, _GAP_X, _GAP_Y, _SQUARE, _PASSAGE = 1.42, 0.26, 0.95, 0.19, 0.3
 _MAX_NODES = 400
 
 
-def draw_lattice(lattice: Lattice, path: Path, title: str) -> Path:
+def draw_lattice(
+    lattice: Lattice, path: Path, title: str, values: Mapping[str, float] | None = None, shown: str = "{:+.2f}"
+) -> Path:
     """Draw a lattice into a file; see `Lattice.draw`."""
+    values = values or {}
+    strange = [name for name in values if name not in lattice.nodes]
+    if strange:
+        raise SpecError(f"`values` must be for nodes of the lattice ({strange[0]!r} is none of them).")
     if path.suffix.lower() not in _ENDINGS:
         raise SpecError(f"`path` must end in .svg, .png or .pdf (got {path.name!r}).")
     if not path.parent.is_dir():
@@ -39,7 +46,7 @@ def draw_lattice(lattice: Lattice, path: Path, title: str) -> Path:
     # DejaVu comes with matplotlib and has → and ⊕; as paths its letters look the same on every machine. The salt makes
     # the same drawing the same bytes.
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "prefalign", "font.family": "DejaVu Sans"}):
-        figure = _Picture(lattice, title).figure
+        figure = _Picture(lattice, title, values, shown).figure
         metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=160, facecolor=_PAPER, metadata=metadata)
     return path
@@ -48,9 +55,11 @@ def draw_lattice(lattice: Lattice, path: Path, title: str) -> Path:
 class _Picture:
     """One drawing; a unit of its axes is an inch."""
 
-    def __init__(self, lattice: Lattice, title: str) -> None:
+    def __init__(self, lattice: Lattice, title: str, values: Mapping[str, float], shown: str) -> None:
         from matplotlib.figure import Figure
 
+        self.fills = tints(values)
+        self.notes = {name: shown.format(value) for name, value in values.items()}
         self.small = len(lattice.atoms) <= 2
         self.box = 2.2 if self.small else 3.3
         rows, chains = rows_of(lattice.ranks, lattice.edges)
@@ -106,7 +115,8 @@ class _Picture:
 
         x, y = self.places[name]
         corner, pad = (x - self.box / 2 + 0.06, y - _HEIGHT / 2 + 0.06), "round,pad=0.06,rounding_size=0.09"
-        shape = FancyBboxPatch(corner, self.box - 0.12, _HEIGHT - 0.12, boxstyle=pad, facecolor=_PAPER, edgecolor=_EDGE)
+        shape = FancyBboxPatch(corner, self.box - 0.12, _HEIGHT - 0.12, boxstyle=pad, edgecolor=_EDGE)
+        shape.set_facecolor(self.fills.get(name, _PAPER))
         shape.set_zorder(2)
         self.axes.add_patch(shape)
         left, top, room = x - self.box / 2 + 0.14, y + _HEIGHT / 2, self.box - 0.26
@@ -114,7 +124,8 @@ class _Picture:
         squares = _SQUARE * len(letters)
         for i, letter in enumerate(letters):
             self._square(x + self.box / 2 - 0.12 - squares + _SQUARE * i, top - 0.31, letter)
-        self._text(left, top - 0.22, room - squares, name, 13, color=_INK, weight="bold")
+        note = self.notes.get(name, "")
+        self._text(left, top - 0.22, room - squares, f"{name}  {note}".rstrip(), 13, color=_INK, weight="bold")
         self._text(left, top - 0.52, room, str(structure.P), 11.5, color=_INK)
         condition = [] if str(structure.P_C) == "⊤" else [f"if {structure.P_C}"]
         both = [] if str(structure.P_A) == "⊥" else [f"also {structure.P_A}"]
@@ -155,3 +166,20 @@ class _Picture:
             self._square(start, y + 0.12 - _SQUARE / 2, letter)
             self.axes.text(start + 0.27, y + 0.12, word, ha="left", **style)
         self.axes.text(0, y - 0.14, meaning, ha="center", **style)
+
+
+def tints(values: Mapping[str, float]) -> dict[str, str]:
+    """A light colour for each value, on which ink is read: orange for the lowest, white, blue for the highest.
+
+    Example:
+        >>> tints({"worst": -1.0, "middle": 0.0, "best": 1.0})
+        {'worst': '#f4a582', 'middle': '#ffffff', 'best': '#92c5de'}
+    """
+    low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
+    middle, reach = (low + high) / 2, (high - low) / 2
+    found = {}
+    for name, value in values.items():
+        place = (value - middle) / reach if reach else 0.0
+        end = (0x92, 0xC5, 0xDE) if place > 0 else (0xF4, 0xA5, 0x82)
+        found[name] = "#" + "".join(f"{round(255 + (channel - 255) * abs(place)):02x}" for channel in end)
+    return found

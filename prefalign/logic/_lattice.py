@@ -116,22 +116,32 @@ class Lattice:
             lines.append(f'  {places[name]}["{_quoted(name)}<br/>{_quoted(below)}"]')
         return "\n".join([*lines, *(f"  {places[low]} --> {places[high]}" for low, high in self.edges)])
 
-    def draw(self, path: str | Path, *, title: str = "") -> Path:
+    def draw(
+        self,
+        path: str | Path,
+        *,
+        title: str = "",
+        values: Mapping[str, float] | None = None,
+        shown: str = "{:+.2f}",
+    ) -> Path:
         """Draw the Hasse diagram in ranks, each node with its name, its formulas and its column.
 
         Args:
             path: Where to, ending in .svg, .png or .pdf; the folder must exist.
             title: Above the picture.
+            values: A number for each node, by its name, that colours it: the highest blue, the lowest orange. Nodes
+                without one stay white.
+            shown: How such a number is printed in its node.
 
         Returns:
             The path.
 
         Raises:
-            SpecError: The ending or the folder is wrong, or matplotlib is not installed.
+            SpecError: The ending or the folder is wrong, a value is for no node, or matplotlib is not installed.
         """
         from ._draw import draw_lattice
 
-        return draw_lattice(self, Path(path), title)
+        return draw_lattice(self, Path(path), title, values or {}, shown)
 
     def __len__(self) -> int:
         return len(self.nodes)
