@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import re
@@ -107,6 +108,16 @@ def test_a_yaml_block_is_read_by_what_it_is_for(text, parsers, tmp_path):
         assert isinstance(parse_loss(values["loss"]), Loss)
     if "reference" in values:
         parse_reference(values["reference"])
+
+
+def test_python_without_prompts_parses_and_imports_what_there_is():
+    plain = [text for _, text in blocks("python", "py") if ">>>" not in text]
+    assert plain
+    for text in plain:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("prefalign"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), text
 
 
 def test_losses_in_tables_of_other_tools_are_losses_here():
