@@ -78,6 +78,9 @@ class LogicLoss(Loss):
     def __post_init__(self) -> None:
         check_beta(self)
         check_parts(self.structure)
+        for name in ("reference", "mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise LossError(f"`{name}` must be True or False (got {getattr(self, name)!r}).")
         small = self.structure.reduced
         strange = [atom for atom in small.atoms if original(atom) not in _PAIR_ATOMS]
         if strange:

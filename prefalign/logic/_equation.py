@@ -39,6 +39,7 @@ def _pattern() -> re.Pattern[str]:
 
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _MODELS = {**dict.fromkeys(("P", "M", "pi", "policy"), ""), **dict.fromkeys(("R", "ref", "P_ref", "pi_ref"), "r")}
+_FUNCTIONS = ("log", "ln", "exp", "log1p", "odds", "logit")
 _MAX_POWER = 64
 _MAX_NODES = 200_000
 _MAX_BITS = 20_000
@@ -145,8 +146,9 @@ class Arena:
 def parse_equation(text: str, arena: Arena, losses: Sequence[str] = ()) -> int:
     """Read equation text into `arena` and return its index; nothing is evaluated.
 
-    Numbers, `+ - * / **` (or `^`), parentheses, `log(...)`, `exp(...)`, the atoms w, l, rw, rl, copies such as w2,
-    y1, ..., also as P(w), R(w), and the names of constants.
+    Numbers, `+ - * / **` (or `^`), parentheses, `log(...)`, `exp(...)`, `log1p(...)`, `odds(p)` = p/(1 - p),
+    `logit(p)` its logarithm, the atoms w, l, rw, rl, copies such as w2, y1, ..., also as P(w), R(w), and the names of
+    constants.
 
     Args:
         text: The equation.
@@ -211,11 +213,11 @@ def _primary(stream: TokenStream, arena: Arena, losses: Sequence[str]) -> int:
     if token.kind != "name":
         stream.fail("expected a number, a name or `(`")
     stream.next()
-    if token.text in ("log", "ln", "exp"):
+    if token.text in _FUNCTIONS:
         stream.expect("(", f"after `{token.text}`")
         inside = _sum(stream, arena, losses)
         stream.expect(")", "to close the parenthesis")
-        return arena.add("exp" if token.text == "exp" else "log", inside)
+        return _called(arena, token.text, inside)
     name = token.text.translate(_DIGITS)
     if token.text in _MODELS and stream.take("("):
         inner = stream.next()
@@ -227,11 +229,21 @@ def _primary(stream: TokenStream, arena: Arena, losses: Sequence[str]) -> int:
         return arena.add("atom", name)
     if name in arena.parameters:
         return arena.add("parameter", name)
-    hint = did_you_mean(token.text.lower(), ("log", "exp", *arena.parameters, *losses)).strip().removesuffix("?")
+    known = (*_FUNCTIONS, *arena.parameters, *map(str.lower, losses))
+    hint = did_you_mean(token.text.lower(), known).strip().removesuffix("?")
     what = "a probability (w, l, rw, rl, y1, ...), a constant (beta, gamma, ...)" + (
         " or a catalogue name" * bool(losses)
     )
     stream.fail(f"`{token.text[:60]}` is not {what}{'. ' + hint if hint else ''}", token)
+
+
+def _called(arena: Arena, function: str, inside: int) -> int:
+    if function in ("odds", "logit"):
+        rest = arena.many("sum", [arena.number(1), _minus(arena, inside)])
+        inside = arena.many("product", [inside, arena.power(rest, Fraction(-1))])
+    if function == "log1p":
+        inside = arena.many("sum", [arena.number(1), inside])
+    return inside if function == "odds" else arena.add("exp" if function == "exp" else "log", inside)
 
 
 def _minus(arena: Arena, index: int) -> int:

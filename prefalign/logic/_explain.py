@@ -88,12 +88,18 @@ def _link_lines(rule: Rule | PreferenceStructure) -> list[str]:
         return []
     weight = "" if rule.weight == 1 else f"{rule.weight} · "
     guard = "" if rule.guard is None else f", where {rule.guard}"
-    order = (
-        "decreases in ρ: entailment orders the losses"
-        if rule.link.orders
-        else ("turns: entailment does not order the losses")
-    )
-    return [f"loss = {weight}{show(rule.link.expression)}{guard}   ({rule.link.name}; {order})", ""]
+    if rule.orders:
+        order, caution = "decreases in ρ: entailment orders the losses", []
+    elif rule.link.orders:
+        order = "decreases in ρ, and is subtracted: entailment does not order the losses"
+        caution = [
+            "The weight is negative: below, “the loss” is the rule without its weight. The term does the opposite."
+        ]
+    else:
+        order = "turns: entailment does not order the losses"
+        caution = ["The link turns: below, what lowers “the loss” does so only while the link falls in ρ."]
+    line = f"loss = {weight}{show(rule.link.expression)}{guard}   ({rule.link.name}; {order})"
+    return [line, "", *([*caution, ""] if caution else [])]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,13 @@ def implication(bottom: int, top: int, atoms: Sequence[str]) -> Formula:
         clauses = tuple(tuple((index, True) for index, _ in cube) for cube in negative)
         return Implies(_formula(NormalForm(True, clauses), order), _formula(NormalForm(False, rest), order))
     left, right = (shortest_formula(rows, atoms) for rows in (bottom, top))
-    if bottom and top and len(form.terms) > 1 and _literals(left) + _literals(right) <= form.literals:
+    if (
+        bottom
+        and top
+        and bottom != full
+        and len(form.terms) > 1
+        and _literals(left) + _literals(right) <= form.literals
+    ):
         return Implies(left, right)
     return _formula(form, order)
 

@@ -310,6 +310,8 @@ def test_bad_arguments_are_named():
     for kwargs, reason in (
         ({"link": "logitsic"}, "Did you mean `logistic`"),
         ({"beta": 0.0}, "`beta` must be"),
+        ({"mean": "yes"}, "`mean` must be True or False"),
+        ({"reference": 1}, "`reference` must be True or False"),
         ({"link": "perceptron", "beta": 0.1}, "no effect"),
         ({"reference": True, "structure": catalogue["dpo"].structure}, "has them"),
         ({"structure": PreferenceStructure.from_rows("vvvo")}, "bottom.*unsatisfiable"),

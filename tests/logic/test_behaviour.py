@@ -137,6 +137,15 @@ def test_the_page_says_what_a_person_asks():
     assert max(map(len, page.splitlines()[3:])) <= 110
 
 
+def test_the_page_does_not_say_that_a_subtracted_or_turning_rule_orders_losses():
+    page = str(explain("rdpo"))
+    subtracted = page[page.index("Rule 2") :]
+    assert "entailment does not order the losses" in subtracted
+    assert "the rule without its weight" in subtracted
+    assert "The link turns" in str(explain("ipo"))
+    assert "entailment does not" not in str(explain("dpo"))
+
+
 def test_the_page_as_json_and_markdown():
     said = explain("ovxo").as_dict()["rules"][0]
     assert said["gradient"] == {"w": "1/(w*(1 - w))", "l": "-1/(l*(1 - l))"}

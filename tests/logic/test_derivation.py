@@ -77,6 +77,14 @@ def test_what_a_person_might_write(equation, column):
     assert derive(equation).rows == column
 
 
+@pytest.mark.parametrize(
+    "equation",
+    ["odds(w)/odds(l)", "log(odds(w)/odds(l))", "logit(w) - logit(l)", "log(w) - log(l) + log1p(-l) - log1p(-w)"],
+)
+def test_odds_are_a_word_for_orpo(equation):
+    assert derive(equation).rows == "ovxo"
+
+
 def test_the_references_probabilities_have_several_names():
     dpo = derive(DPO)
     for spelling in ("(w/R(w))/(l/R(l))", "pi(w)*ref(l)/(pi_ref(w)*policy(l))", "log(w/rw) - log(l/rl)"):
@@ -270,6 +278,12 @@ def test_errors_in_the_text_point_at_the_character(text, position):
     with pytest.raises(ParseError) as caught:
         derive(text)
     assert caught.value.position == position
+
+
+@pytest.mark.parametrize(("name", "meant"), [("cppo", "cpo"), ("ccpoo", "ccpo"), ("UNCP", "uncpo")])
+def test_a_misspelt_name_is_helped_whatever_its_case(name, meant):
+    with pytest.raises(ParseError, match=f"Did you mean `{meant}`"):
+        derive(name)
 
 
 def test_a_misspelt_name_is_helped():

@@ -22,6 +22,10 @@ def test_the_examples_in_the_docstrings_are_true(name):
     assert not failed
 
 
+def test_tab_completion_offers_what_is_public_and_nothing_else():
+    assert {name for name in dir(logic) if not name.startswith("_")} == set(logic.__all__)
+
+
 @pytest.mark.parametrize("heavy", ["torch", "matplotlib", "numpy", "dd"])
 def test_importing_the_logic_loads_nothing_heavy(heavy):
     code = f"import sys, prefalign.logic; sys.exit({heavy!r} in sys.modules)"

@@ -204,6 +204,13 @@ def test_wrong_masks_and_atoms_are_refused():
         _ = PreferenceStructure.from_rows("vvoo").ratio
 
 
+@pytest.mark.parametrize("column", ["".join(column) for column in itertools.product("vxbo", repeat=4)])
+def test_no_formula_has_a_constant_among_its_parts(column):
+    s = PreferenceStructure.from_rows(column)
+    for shown in map(str, (s.P, s.P_C, s.P_A, s.shortest_P, s.P_f, s.N_f)):
+        assert shown in ("⊤", "⊥") or not set(shown) & set("⊤⊥"), shown
+
+
 def test_a_structure_shows_itself_in_a_notebook():
     s = PreferenceStructure.from_rows("bvxo")
     assert s._repr_latex_().startswith(r"$P = \mathrm{M}(y_l) \rightarrow \mathrm{M}(y_w)")
