@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 
 from prefalign.train import PrefTrainer
 from tests.tiny import tiny_pairs
-from tests.train.runs import history, lora, ours, weights
+from tests.train.fsdp import FSDP2, pass_for_gpus, whole
+from tests.train.runs import history, lora, ours
 
 CASES: dict[str, dict[str, Any]] = {"full": {}, "lora": {"peft_config": lora()}}
 
@@ -42,18 +44,23 @@ def train(case: str, folder: Path, model: str, resume: str | None = None) -> tup
     return trainer, batches
 
 
-def main(folder: Path, model: str) -> None:
+def main(folder: Path, model: str, sharded: bool) -> None:
+    """Train every case, once without an interruption and once resumed."""
+    if sharded:
+        os.environ.update(FSDP2)
+        pass_for_gpus()
     for case in CASES:
-        whole, batches = train(case, folder / "whole", model)
+        first, batches = train(case, folder / "whole", model)
         saved = str(folder / "whole" / case / "ours" / "checkpoint-3")
         resumed, again = train(case, folder / "resumed", model, saved)
-        assert whole.accelerator.distributed_type == "MULTI_CPU"
-        same = all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
-        seen = {"batches": batches, "resumed": again, "same": same, "history": history(whole)}
-        rank = whole.accelerator.process_index
+        assert first.accelerator.is_fsdp2 if sharded else first.accelerator.distributed_type == "MULTI_CPU"
+        now = whole(resumed)
+        same = all(torch.equal(value, now[name]) for name, value in whole(first).items())
+        seen = {"batches": batches, "resumed": again, "same": same, "history": history(first)}
+        rank = first.accelerator.process_index
         (folder / f"{case}-{rank}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "fsdp2")

@@ -15,10 +15,13 @@ from tests.train.test_distributed import ROOT, launch
 
 
 @pytest.mark.slow
-def test_two_processes_draw_alike_generate_apart_and_resume(checkpoint, tmp_path):
-    run = launch(str(ROOT / "tests" / "train" / "distributed_seppo.py"), str(tmp_path), checkpoint)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_draw_alike_generate_apart_and_resume(checkpoint, tmp_path, kind):
+    run = launch(str(ROOT / "tests" / "train" / "distributed_seppo.py"), str(tmp_path), checkpoint, kind)
     assert run.returncode == 0, run.stderr[-4000:]
     for case in CASES:
+        shares = sorted(path.name for path in tmp_path.glob(f"whole/{case}/ours/checkpoint-3/*/step-*.safetensors"))
+        assert len(shares) == (2 if kind == "fsdp2" else 1)  # each process its own under FSDP2
         both = [json.loads((tmp_path / f"{case}-{rank}.json").read_text()) for rank in range(2)]
         first, second = (seen["batches"] for seen in both)
         assert [row[:2] for row in first] == [row[:2] for row in second]
