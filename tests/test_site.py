@@ -57,6 +57,11 @@ def prefalign_calls():
 
 CALLS = [pytest.param(words, id=f"{page.stem}: {' '.join(words)[:60]}") for page, words in prefalign_calls()]
 YAMLS = [pytest.param(text, id=f"{page.stem}: {text.splitlines()[0][:40]}") for page, text in blocks("yaml")]
+YAMLS += [
+    pytest.param(path.read_text("utf-8"), id=path.name)
+    for path in sorted((ROOT / "examples").glob("*.yaml"))
+    if re.search(r"^loss:", path.read_text("utf-8"), re.MULTILINE)  # others are no training configurations
+]
 PLACEHOLDER = re.compile(r"\.\.\.|…|\[--")  # a synopsis, not a command
 
 
