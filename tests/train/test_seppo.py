@@ -158,6 +158,18 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_token_by_token(checkpoint, 
             assert mine[key] == theirs_[key], key
 
 
+def test_completions_of_other_rows_are_made_anew_with_a_warning(checkpoint, tmp_path, caplog):
+    options = {"save_strategy": "steps", "save_steps": 3, "max_steps": 5, "reference": "past(every=5)"}
+    trainer, spy = run(tmp_path, checkpoint, **options)
+    trainer.train()
+    assert [rows for _, _, rows, _ in spy.calls] == [16, 4]  # one step's are left over at step 3
+    resumed, again = run(tmp_path, checkpoint, **options, data_seed=99)
+    with caplog.at_level("WARNING", "prefalign"):
+        resumed.train(str(tmp_path / "ours" / "checkpoint-3"))
+    assert "belong to other rows" in caplog.text
+    assert [rows for _, _, rows, _ in again.calls] == [4, 4]
+
+
 def test_completions_are_made_for_several_steps_at_once_but_not_across_a_round(checkpoint, tmp_path):
     trainer, spy = run(tmp_path, checkpoint, reference="past(every=6)", generate_ahead=4, max_steps=8)
     trainer.train()
