@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 
 class PrefalignError(ValueError):
-    """Base of every error that prefalign raises on purpose; the command line prints it and exits with code 2."""
+    """Base of every error that prefalign raises on purpose; the command line prints it and exits with code 2.
+
+    Messages quote what came, which may be hostile: control characters and halves of surrogate pairs are escaped.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_printable(each) if isinstance(each, str) else each for each in args))
 
 
 class LossError(PrefalignError):
@@ -70,6 +76,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if not near:
         near = [name for name in names if name.lower() == word.lower()]
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def _printable(text: str) -> str:
+    """`text` with what a terminal would obey, or could not print, written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def _pointer(text: str, position: int, width: int = 100) -> str:

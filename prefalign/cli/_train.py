@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     """Train, save, and say where things are."""
     given = {name: value for name, value in vars(args).items() if name in args.actions}
     data, training, model = read_options(args.config, given, args.actions)
+    from ..train import check_output_dir, find_checkpoint
+
+    check_output_dir(training.output_dir)
+    resume = find_checkpoint(_resume(training.resume_from_checkpoint), training.output_dir)
 
     from ..train import PrefTrainer
 
@@ -75,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         peft_config=peft_config,
         quantization_config=quantization,
     )
-    trainer.train(resume_from_checkpoint=_resume(training.resume_from_checkpoint))
+    trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(training.output_dir)
     trainer.save_state()
     on_hub = data.dataset_name is not None and not os.path.exists(data.dataset_name)
@@ -106,6 +110,7 @@ def read_options(
         if not values.get(name):
             raise ConfigError(f"`{name}` must be given: {needed}, in the config file or as `--{name}`.")
     _check_effects(values)
+    _check_adapter(values)
     made = []
     for kind in _dataclasses():
         names = {f.name for f in fields(kind) if f.init}
@@ -183,6 +188,22 @@ def _takes_mapping(name: str) -> bool:
 
 def _excerpt(value: object) -> str:
     return f"{value!a:.60}"
+
+
+def _check_adapter(values: Mapping[str, Any]) -> None:
+    """Refuse what PEFT finds wrong only once the model is loaded."""
+    rank = values.get("lora_r", 1)
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ConfigError(f"`lora_r` must be a whole number >= 1 (got {_excerpt(rank)}).")
+    targets = values.get("lora_target_modules") or ()
+    for pattern in [targets] if isinstance(targets, str) else targets:
+        try:
+            re.compile(str(pattern))
+        except re.error as error:
+            raise ConfigError(
+                f"`lora_target_modules` must be names of modules, or a regular expression (got {_excerpt(pattern)}: "
+                f"{error})."
+            ) from None
 
 
 def _check_effects(values: Mapping[str, Any]) -> None:

@@ -183,6 +183,10 @@ def _to_arrow(batch: list[tuple[int, Row]], path: Path, place: str) -> pa.Table:
 
     names = {name: None for _, row in batch for name in row}
     schema = list(names)
+    for number, row in batch:
+        for name in row:
+            if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+                raise DataError(f"{path}, {place} {number}: the name {name!a} holds half of a surrogate pair.")
     try:
         return _arrow([row for _, row in batch], schema)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

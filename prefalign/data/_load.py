@@ -13,6 +13,7 @@ from ._columns import find_layout
 from ._files import read_csv, read_json, read_jsonl, table_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 _READERS = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv}
@@ -36,7 +37,7 @@ def load_pairs(path_or_name: str | os.PathLike[str], *, split: str = "train", su
     Raises:
         DataError: Nothing is there, it cannot be read, or its columns or values are no pairs.
     """
-    path = os.fspath(path_or_name)
+    path = os.fspath(path_or_name) if isinstance(path_or_name, str | os.PathLike) else path_or_name
     if not isinstance(path, str) or not path.strip():
         raise DataError(f"The data must be named by a path or a Hub name (got {path!r}).")
     try:
@@ -46,7 +47,8 @@ def load_pairs(path_or_name: str | os.PathLike[str], *, split: str = "train", su
             raise DataError(f"{path} is a symbolic link to {os.readlink(path)}, which does not exist.") from None
         return _from_hub(path, split, subset)
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL character, no permission
-        raise DataError(f"{path!a} cannot be opened: {error}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path!a:.300} cannot be opened: {reason}.") from None
     if subset is not None:
         raise DataError(f"`subset` is for data sets on the Hub (got {subset!r} with the path {path}). Leave it out.")
     if stat.S_ISDIR(mode):
@@ -66,12 +68,20 @@ def _from_file(path: Path) -> Dataset:
             raise DataError(f"{path} is empty. One JSON object per line is expected, or a .csv or .parquet table.")
         if suffix == ".parquet":
             return _from_parquet(path)
-        from datasets import Dataset
-
-        dataset = Dataset(table_of(_READERS[suffix](path), path))
+        dataset = _from_table(table_of(_READERS[suffix](path), path), path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     return _checked(dataset, str(path))
+
+
+def _from_table(table: pa.Table, path: Path) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    try:
+        return Dataset(table)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: the rows make no table: {_first_line(error)}. Is one nested too deeply?") from None
 
 
 def _from_parquet(path: Path) -> Dataset:

@@ -7,6 +7,8 @@ from ._base import Reference as Reference
 from ._base import State as State
 from ._draw import check_plot as check_plot
 from ._draw import draw_path as draw_path
+from ._files import check_files as check_files
+from ._files import check_resumable as check_resumable
 from ._fixed import Checkpoint as Checkpoint
 from ._fixed import GivenModel as GivenModel
 from ._fixed import Initial as Initial

@@ -12,6 +12,7 @@ import torch
 
 from .._errors import CheckpointError
 from ._base import Batch, Policy, Reference, State
+from ._files import check_files
 
 
 @dataclass
@@ -130,9 +131,10 @@ class Checkpoint(_Fixed):
                 os.path.join(self.path, "adapter_config.json")
             )
             raise CheckpointError(f"The reference {self.path!r} must hold a model, but has no config.json.{hint}")
+        check_files(self.path)
         try:
             config = AutoConfig.from_pretrained(self.path)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a dozen kinds, by what is missing or damaged
             raise CheckpointError(
                 f"The reference {self.path!r} must be a directory with a model, or a hub id that can be read: {error}"
             ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .._errors import CheckpointError
@@ -58,7 +59,9 @@ def load_state(folder: Path, name: str) -> State | None:
     try:
         content = json.loads(described.read_text("utf-8"))
         tensors = load_file(folder / f"{name}.safetensors") if content["tensors"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(content["values"], dict) or not isinstance(content["tensors"], list):
+            raise TypeError("it has another form")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
             f"The state `{name}` in {str(folder)!r} cannot be read ({error}). Resume from an earlier checkpoint."
         ) from error

@@ -12,3 +12,5 @@ from ._trainer import PrefTrainer as PrefTrainer
 from ._trl import Forward as Forward
 from ._trl import plain_forward as plain_forward
 from ._vllm import VLLMGenerator as VLLMGenerator
+from ._whole import check_output_dir as check_output_dir
+from ._whole import find_checkpoint as find_checkpoint

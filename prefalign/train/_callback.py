@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from .._errors import CheckpointError
 from ..references import load_state, save_state
 from ._guard import LAST_FILE, check_weights
 from ._record import run_record, write_run
 from ._trl import set_tokens_seen, tokens_seen
+from ._whole import finish
 
 if TYPE_CHECKING:
     from ._trainer import PrefTrainer
@@ -60,7 +62,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save the states of the reference, of the watch and of self-play with the checkpoint."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = self.checkpoint(state.global_step)
         self.trainer.reference.save_files(folder)
         reference, watch = self.trainer.reference.state_dict(), self.trainer.watch.state_dict()
         play = None if self.trainer.self_play is None else self.trainer.self_play.state_dict()
@@ -69,6 +71,19 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 save_state(folder, PLAY_STATE, play)
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
             save_state(folder, WATCH_STATE, {**watch, "num_tokens": tokens_seen(self.trainer)})
+        self.trainer.accelerator.wait_for_everyone()  # every process writes its random state
+        if args.should_save:
+            finish(folder)
+            rotate_checkpoints(
+                output_dir=args.output_dir,
+                save_total_limit=args.save_total_limit,
+                best_model_checkpoint=state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint after `step`."""
+        return Path(self.trainer.args.output_dir) / f"checkpoint-{step}"
 
     def _restore(self, folder: Path) -> None:
         reference = self.trainer.reference
@@ -80,9 +95,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                     "during training, but does not. Resume from another checkpoint, or start a new run."
                 )
             return  # saved by TRL's own trainer, whose reference is the same
-        if saved["expression"] != reference.expression:
+        if saved.get("expression") != reference.expression:
             raise CheckpointError(
-                f"The run in {str(folder)!r} was trained with the reference {saved['expression']!r} "
+                f"The run in {str(folder)!r} was trained with the reference {saved.get('expression')!r} "
                 f"(got {reference.expression!r}). Resume with that one, or start a new run."
             )
         reference.load_files(folder)
@@ -92,5 +107,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.trainer.self_play.load_state_dict(play)
         watched = load_state(folder, WATCH_STATE)
         if watched is not None:
-            set_tokens_seen(self.trainer, watched["num_tokens"])
-            self.trainer.watch.load_state_dict(watched)
+            try:
+                set_tokens_seen(self.trainer, watched["num_tokens"])
+                self.trainer.watch.load_state_dict(watched)
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"The state `{WATCH_STATE}` in {str(folder)!r} is damaged ({error!r}). Resume from an earlier "
+                    "checkpoint."
+                ) from error

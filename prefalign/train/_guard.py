@@ -19,6 +19,8 @@ SPLIT = 2**40  # a pair's number is its row plus SPLIT times the number of its d
 # Written last: by this package after everything else, by transformers after the weights and the optimizer.
 LAST_FILE = "prefalign_watch.json"
 _LAST_FILES = (LAST_FILE, "trainer_state.json")
+# There from before a checkpoint's first file until after its last one, which may be an older run's of the same name.
+UNFINISHED = "prefalign_unfinished"
 
 
 def last_whole_checkpoint(output_dir: str | None) -> str | None:
@@ -31,6 +33,7 @@ def last_whole_checkpoint(output_dir: str | None) -> str | None:
     if output_dir is None or not folder.is_dir():
         return None
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    found = [path for path in found if not (path / UNFINISHED).exists()]
     for name in _LAST_FILES:
         whole = [path for path in found if (path / name).is_file()]
         if whole:

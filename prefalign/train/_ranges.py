@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._errors import ConfigError
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from .._errors import ConfigError, did_you_mean
 
 # Name -> (kind, smallest value, whether it may be the smallest one). None, where TRL allows it, is left alone.
 _RANGES: dict[str, tuple[type, float, bool]] = {
@@ -42,9 +44,20 @@ def check_ranges(args: Any) -> None:
         value = getattr(args, name, None)
         if value is not None:
             _check(name, value, kind, least, inclusive)
+    _check_reports(args.report_to)
     steps = args.max_steps
     if steps != -1:
         _check("max_steps", steps, int, 1, True)
+
+
+def _check_reports(names: object) -> None:
+    """transformers would look for them once the weights are loaded."""
+    given = [names] if isinstance(names, str) else names if isinstance(names, list | tuple) else []
+    for name in given:
+        if name not in ("none", "all", *INTEGRATION_TO_CALLBACK):
+            near = did_you_mean(str(name), INTEGRATION_TO_CALLBACK)
+            known = ", ".join(INTEGRATION_TO_CALLBACK)
+            raise ConfigError(f"`report_to` must be among none, all, {known} (got {name!r:.60}).{near}")
 
 
 def _check(name: str, value: object, kind: type, least: float, inclusive: bool) -> None:

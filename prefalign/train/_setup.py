@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from .._errors import ConfigError
 from ..data import DataReport, check_pairs, drop_bad
-from ..references import Policy, Reference
+from ..references import Policy, Reference, check_files
 from . import _trl
 from ._guard import SPLIT
 from ._objective import Objective
@@ -69,9 +69,10 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
     path = model if isinstance(model, str) else _trl.model_id(model.config)
     if isinstance(model, str):
         options["revision"] = (args.model_init_kwargs or {}).get("revision")
+        check_files(model)
         try:
             config = AutoConfig.from_pretrained(model, **{k: v for k, v in options.items() if v is not None})
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a dozen kinds, by what is missing or damaged
             raise ConfigError(
                 f"`model` must be a directory with a model, or a hub id that can be read (got {model!r}): {error}"
             ) from error
@@ -85,7 +86,7 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
             )
         try:
             processing_class = AutoProcessor.from_pretrained(path, **options)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a dozen kinds, by what is missing or damaged
             raise ConfigError(
                 f"`processing_class` must be given: no tokenizer can be loaded from {path!r}: {error}"
             ) from error

@@ -14,11 +14,11 @@ from trl import DPOTrainer
 from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
-from . import _setup, _trl
+from . import _setup, _trl, _whole
 from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
-from ._guard import bad_rows, describe_row, last_whole_checkpoint, stop
+from ._guard import bad_rows, describe_row, stop
 from ._noise import settle_flip_rate
 from ._objective import put_together
 from ._record import extend_card
@@ -89,6 +89,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if ref_model is not None:
             reference = GivenModel(ref_model)
         _setup.check_model_options(model, args)
+        _whole.check_output_dir(args.output_dir)
         self.objective = put_together(args, loss, reference)
         self.reference = self.objective.reference
         policy = _setup.describe_policy(model, processing_class, args)
@@ -195,18 +196,31 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         `True` resumes from the latest checkpoint in `output_dir` that was written to its end.
 
         Raises:
-            CheckpointError: The checkpoint's reference is another one.
-            TrainingError: A loss or the weights are not finite.
+            CheckpointError: The checkpoint is not whole, or its reference is another one.
+            TrainingError: A loss or the weights are not finite, or the disk takes no more.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
-            if resume_from_checkpoint is None:
-                raise ConfigError(
-                    f"`resume_from_checkpoint=True` needs a whole checkpoint in {self.args.output_dir!r}, and there is "
-                    "none."
-                )
-        self._run.resume_from = str(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(self._run.resume_from, *args, **options)
+        self._run.resume_from = _whole.find_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        with _whole.disk_errors(self.args.output_dir), _whole.resume_errors(self._run.resume_from):
+            return super().train(self._run.resume_from, *args, **options)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, as transformers' trainer does.
+
+        Raises:
+            TrainingError: The disk takes no more.
+        """
+        with _whole.disk_errors(self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save:
+            _whole.begin(self._run.checkpoint(self.state.global_step))
+        # Older checkpoints go once this one is whole (`RunCallback.on_save`), or a kill could leave none.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
 
     def create_model_card(self, model_name: str | None = None, *args: Any, **options: Any) -> None:
         """TRL's model card with the loss's formula, the reference's identity and the noise rate."""

@@ -1,0 +1,45 @@
+"""Whether the files of a checkpoint are what their names say, found out from headers, before anything is loaded."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from .._errors import CheckpointError
+from ._adapters import WEIGHTS as ADAPTER_WEIGHTS
+from ._adapters import is_adapter
+from ._shards import Weights, exists, read_header, read_json
+
+_CONFIGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def check_files(path: str) -> None:
+    """Read the headers of a checkpoint's weights, and its JSON files. A Hub id is left to the Hub's client.
+
+    Raises:
+        CheckpointError: A file is damaged, cut off, a pickle under another name, or its weights are pickles only.
+    """
+    folder = Path(path)
+    if not exists(folder) or not folder.is_dir():
+        return
+    for name in _CONFIGS:
+        if exists(folder / name):
+            read_json(folder / name)
+    if is_adapter(folder):
+        if exists(folder / ADAPTER_WEIGHTS):
+            read_header(folder / ADAPTER_WEIGHTS)
+    elif exists(folder / "config.json") and not read_json(folder / "config.json").get("quantization_config"):
+        Weights(folder).close()
+
+
+def check_resumable(folder: Path) -> None:
+    """Look at the files that a run is resumed from: weights, log, and what torch wrote (which is always an archive).
+
+    Raises:
+        CheckpointError: One is damaged, or not what its name says.
+    """
+    check_files(str(folder))
+    read_json(folder / "trainer_state.json")
+    for file in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
+        if not zipfile.is_zipfile(file):
+            raise CheckpointError(f"`{file}` is damaged, or was not written by torch. Resume from another checkpoint.")
