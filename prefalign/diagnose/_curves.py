@@ -19,6 +19,7 @@ INK, SOFT, GRID = "#1f2733", "#6b7686", "#e6e9ef"
 # Colours that also people with colour-blindness tell apart (Okabe and Ito).
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#8a5aa8", "#56b4e9"
 _MOST_POINTS = 2000
+PROXY = "rewards/margins"
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,13 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gold_over_distance(run: Run) -> Picture | None:
-    """Gold reward against distance, where a gold reward was logged: where it turns, the proxy is being gamed."""
+    """Gold reward against distance, or else the reward margin, which stands for it: a proxy."""
+    gold_names = {name for side in (run.evaluation, run.train) for name in side if "gold" in name}
     for side in (run.evaluation, run.train):
-        gold = next((side[name] for name in sorted(side) if "gold" in name), None)
-        if gold is None or "kl" not in side:
+        known = sorted(name for name in side if (name in gold_names if gold_names else name == PROXY))
+        if not known or "kl" not in side:
             continue
+        gold = side[known[0]]
         kl = dict(zip(side["kl"].steps.tolist(), side["kl"].values.tolist(), strict=True))
         shared = [
             (kl[step], value)
@@ -209,9 +212,12 @@ def _gold_over_distance(run: Run) -> Picture | None:
         bar.ax.set_yticklabels(["first", "last"])
         bar.outline.set_visible(False)
         axes.set_xlabel("distance to the reference (nats per token)")
-        axes.set_ylabel("gold reward")
-        caption = "Where the gold reward turns down while the distance grows, the labels are being gamed."
-        return Picture("gold_kl", "Gold reward over distance", caption, _png(figure))
+        axes.set_ylabel("gold reward" if gold_names else "reward margin (proxy)")
+        if gold_names:
+            caption = "Where the gold reward turns down while the distance grows, the labels are being gamed."
+            return Picture("gold_kl", "Gold reward over distance", caption, _png(figure))
+        caption = "The margin is the loss's own reward: it grows even where the texts get worse. A gold reward tells."
+        return Picture("proxy_kl", "Proxy reward over distance", caption, _png(figure))
     return None
 
 

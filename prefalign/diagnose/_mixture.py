@@ -20,9 +20,9 @@ _LOG_SCALES = np.linspace(-4.0, 4.0, 81)
 # The likelihood cannot tell eps from 1 - eps; beyond this rate nothing is left to learn.
 HIGHEST_RATE = 0.49
 _MOST_NOISE = 0.499
-_RATES = np.linspace(0.0, HIGHEST_RATE, 197)
+_RATES = np.linspace(0.0, HIGHEST_RATE, 99)
 # More margins than this are read in as many groups of neighbours: the likelihood is smooth in the margin.
-_GROUPS = 2000
+_GROUPS = 1000
 
 
 def sigmoid(values: Array) -> Array:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from .._errors import PrefalignError
 from ._interval import Interval, paired_interval
 from ._run import Run, Series
@@ -16,6 +18,8 @@ DISPLACED = 0.5  # share of pairs whose chosen completion lost probability
 FAR = 0.1  # nats per token from the reference
 GAP = 0.15  # training accuracy above evaluation accuracy
 STILL = 0.01  # reward margin gained, in units of the reward
+TELLS_APART = 0.55  # pair accuracy on held-out pairs
+TURNED = 0.1  # share of the gold reward's whole range by which it lies below its best
 CONTRADICTIONS = 0.02  # share of rows that contradict another
 _NOISE_AWARE = re.compile(r"\b(robust|smoothed|dr_dpo|holder_dpo|cdpo)\s*\(")
 
@@ -51,7 +55,7 @@ def gold_change(run: Run, seed: int = 0) -> Interval | None:
 
 def judge(run: Run) -> list[Remark]:
     """What there is to say about a run: the gold reward where there is one, then what is wrong, then what went well."""
-    makers = (_stopped, _gold, _learning, _overfitting, _noise, _displacement, _distance)
+    makers = (_stopped, _gold, _turned, _two_sides, _learning, _overfitting, _noise, _displacement, _distance)
     remarks = [remark for maker in makers if (remark := maker(run)) is not None]
     if not remarks:
         remarks.append(
@@ -105,6 +109,66 @@ def _gold(run: Run) -> Remark | None:
         f"Mean change {shown}.",
         "Score more prompts before concluding anything, or train longer.",
     )
+
+
+def gold_series(run: Run) -> tuple[Series, Series] | None:
+    """A gold reward that was logged and the distance at the same steps; None where there are not three of both."""
+    for side in (run.evaluation, run.train):
+        gold = next((side[name] for name in sorted(side) if "gold" in name), None)
+        if gold is None or "kl" not in side:
+            continue
+        steps, first, second = np.intersect1d(gold.steps, side["kl"].steps, return_indices=True)
+        if len(steps) >= 3:
+            return Series(steps, gold.values[first]), Series(steps, side["kl"].values[second])
+    return None
+
+
+def _turned(run: Run) -> Remark | None:
+    both = gold_series(run)
+    if both is None:
+        return None
+    gold, kl = both
+    best, end = int(gold.values.argmax()), float(gold.end())
+    top, whole = float(gold.values[best]), float(np.ptp(gold.values))
+    farther = float(kl.end()) > float(kl.values[best])
+    if not whole or best == len(gold.values) - 1 or top - end < TURNED * whole or not farther:
+        return None
+    return Remark(
+        "bad",
+        "The run is over-optimising: the gold reward turned while the policy moved on.",
+        f"The gold reward was highest at step {int(gold.steps[best])} ({top:.3g}, {kl.values[best]:.3g} nats per token "
+        f"from the reference); it ended at {end:.3g}, {kl.end():.3g} nats per token away.",
+        "Stop there, or pull harder: a larger beta, a term on the chosen completions, or a soup as the reference.",
+        _checked(run, "{} + 0.005*sft(reduction='sum')"),
+    )
+
+
+def _two_sides(run: Run) -> Remark | None:
+    """Telling pairs apart beside writing: the two come apart when a model over-optimises."""
+    accuracy, change = run.evaluation.get("rewards/accuracies"), gold_change(run)
+    if accuracy is None or change is None:
+        return None
+    share = accuracy.end()
+    detail = (
+        f"It prefers the chosen completion in {share:.0%} of the held-out pairs; the gold reward of what it writes "
+        f"itself changed by {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]."
+    )
+    if share >= TELLS_APART and change.high < 0:
+        return Remark(
+            "bad",
+            "The policy tells good from bad, but writes worse.",
+            f"{detail} Ranking given texts and writing good ones are learned apart.",
+            "Add a supervised term on the chosen completions (RPO), or take pairs that the policy wrote itself.",
+            _checked(run, "{} + 0.005*sft(reduction='sum')"),
+        )
+    if share < TELLS_APART and change.low > 0:
+        return Remark(
+            "note",
+            "The policy writes better, though it hardly tells the pairs apart.",
+            f"{detail} Held-out labels may be noisy, or the pairs unlike what it writes.",
+        )
+    together = "Both sides moved together." if share >= TELLS_APART and change.low > 0 else "Neither is settled."
+    return Remark("note", "Telling apart and writing, side by side.", f"{detail} {together}")
 
 
 def _learning(run: Run) -> Remark | None:

@@ -178,7 +178,7 @@ def test_the_page_stands_alone_and_says_what_was_trained(tmp_path):
     assert "<script" not in page
     assert "(+0.250)" in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
-    assert page.count("data:image/png;base64,") == len(report.pictures) == 6
+    assert page.count("data:image/png;base64,") == len(report.pictures) == 7
     for picture in report.pictures:
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.parent == tmp_path / "report"
