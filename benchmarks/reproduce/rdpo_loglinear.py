@@ -1,6 +1,6 @@
 """Robust DPO where its theory holds exactly: log-linear policies, labels flipped at a known rate.
 
-    python benchmarks/reproduce/rdpo_loglinear.py            # about three minutes on two idle cores
+    python benchmarks/reproduce/rdpo_loglinear.py            # under two minutes on one core
     python benchmarks/reproduce/rdpo_loglinear.py --quick    # a few seconds, fewer seeds, nothing is written
 
 A policy pi(a|x) is proportional to exp(theta . phi(x, a)), the reference is uniform, and the reward is
@@ -178,7 +178,7 @@ def draw(points: list[tuple[float, float, float, float]], by_loss: dict[str, dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer seeds, and nothing is written")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     args = parser.parse_args()
     torch.set_num_threads(1)  # the vectors are short
     began = time.perf_counter()
