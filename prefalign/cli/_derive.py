@@ -65,7 +65,7 @@ def _page(structure: object) -> str:
         "P_C": structure.P_C,
         "P_A": structure.P_A,
         "shortest P": structure.shortest_P,
-        "ratio": show(structure.ratio),
+        "ratio": show(structure.ratio) if structure.bottom_mask else "infinite or undefined",
         "rows": structure.rows if len(structure.atoms) <= _TABLE_ATOMS else f"{1 << len(structure.atoms)} of them",
         **({"known as": name} if name else {}),
     }

@@ -52,11 +52,19 @@ def read_ratio(arena: Arena, index: int) -> Ratio:
             if arena.kind(part) == "parameter":
                 symbol = sympy.Symbol(str(arena.nodes[part][1]))
                 constants *= symbol if side == 0 else 1 / symbol
+            elif arena.kind(part) == "exp":  # of a constant; `fraction` undoes the others
+                nats = reader.constant(arena.parts(part)[0])
+                margin += nats if side == 0 else -nats
             elif reader.has(part, "parameter"):
                 names = sorted(reader.parameters(part))
                 raise DerivationError(
                     f"the constant {names[0]} stands inside a sum of probabilities. A constant can multiply the whole "
                     "ratio or be added to its logarithm, and becomes a margin of the link there."
+                )
+            elif reader.has(part, "exp"):
+                raise DerivationError(
+                    "the exponential of a constant stands inside a sum of probabilities. A constant can multiply the "
+                    "whole ratio or be added to its logarithm, and becomes a margin of the link there."
                 )
             else:
                 factors[side].append(part)
@@ -230,6 +238,8 @@ class _Reader:
         if kind == "sum":
             return self._joined(arena.parts(index))
         if kind == "exp":
+            if not self.has(index, "atom") and "beta" not in self.parameters(index):
+                return (index,), ()
             above, below, margin = self.exponential(arena.parts(index)[0])
             if margin != 0 or "beta" in self.parameters(index):
                 raise DerivationError("a constant stands under `exp`; take the logarithm, and add the constant there.")

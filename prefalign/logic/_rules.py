@@ -149,7 +149,8 @@ class Rule:
     def __str__(self) -> str:
         weight = "" if self.weight == 1 else f"({show(self.weight)}) * "
         guard = "" if self.guard is None else f", where {self.guard}"
-        return f"{weight}[{show(self.link.expression)}] with rho = log({show(self.structure.ratio)}){guard}"
+        ratio = show(self.structure.ratio) if self.structure.bottom_mask else "infinite"
+        return f"{weight}[{show(self.link.expression)}] with rho = log({ratio}){guard}"
 
     def __repr__(self) -> str:
         return f"<Rule {self}>"

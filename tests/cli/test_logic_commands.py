@@ -20,6 +20,11 @@ def test_explain_prints_a_page_and_json(capsys):
     assert said["known"][0] == "ORPO"
 
 
+def test_derive_shows_a_column_that_has_no_bottom(capsys):
+    assert main(["derive", "vvvo"]) == 0
+    assert "infinite or undefined" in capsys.readouterr().out
+
+
 def test_explain_reads_a_function_in_a_file(tmp_path, capsys):
     file = tmp_path / "losses.py"
     file.write_text(

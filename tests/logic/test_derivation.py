@@ -173,6 +173,9 @@ def test_a_common_factor_is_kept_as_written_and_cancelled_on_request():
         ("beta*log(w/l) - gamma", "-gamma/beta"),
         ("log(w/l) + log(3)", "log(3)"),
         ("gamma*w/l", "log(gamma)"),
+        ("w/l*exp(-gamma)", "-gamma"),
+        ("w/(exp(1/2)*l)", "-1/2"),
+        ("beta*log(w*exp(-gamma)/l)", "-gamma"),
     ],
 )
 def test_a_constant_becomes_a_margin_of_the_link(equation, margin):

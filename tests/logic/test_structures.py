@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefalign._errors import SpecError
-from prefalign.logic import PreferenceStructure, parse_formula
+from prefalign.logic import PreferenceStructure, Rule, parse_formula
 from prefalign.logic._polynomial import row_weights
 
 from .table import LOSSES
@@ -209,6 +209,10 @@ def test_no_formula_has_a_constant_among_its_parts(column):
     s = PreferenceStructure.from_rows(column)
     for shown in map(str, (s.P, s.P_C, s.P_A, s.shortest_P, s.P_f, s.N_f)):
         assert shown in ("⊤", "⊥") or not set(shown) & set("⊤⊥"), shown
+
+
+def test_a_rule_without_a_bottom_can_still_be_shown():
+    assert "rho = log(infinite)" in repr(Rule(PreferenceStructure.from_rows("vvvo")))
 
 
 def test_a_structure_shows_itself_in_a_notebook():
