@@ -25,7 +25,7 @@ from ._record import extend_card
 from ._self_play import SelfPlay, anchor_metrics
 from ._shared_prefix import install_all
 from ._watch import Watch, divergence, kl_metric, term_metrics
-from ._winners import prepare_generation, takes_winners
+from ._winners import generates, prepare_generation, takes_winners
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]
@@ -94,8 +94,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.reference = self.objective.reference
         policy = _setup.describe_policy(model, processing_class, args)
         self.reference.check(policy)
-        self._may_lack_losers = takes_winners(self.objective.loss)
-        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, self._may_lack_losers)
+        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
         self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
         _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
@@ -265,7 +264,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         gather = self.accelerator.gather
         metrics = self.watch.changes(pairs, numbers, gather) | term_metrics(self.objective.loss, values, gather)
-        if self._may_lack_losers:
+        if generates(self.objective.loss):
             metrics |= anchor_metrics(pairs, gather)
         if self.self_play is not None and not self.watch.from_reference:
             metrics.pop("logps/rejected_change", None)  # what is generated is another text each time

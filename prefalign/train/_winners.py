@@ -8,13 +8,18 @@ from typing import Any
 from transformers import GenerationConfig
 
 from .._errors import ConfigError
-from ..losses import Loss, SePPO
+from ..losses import SFT, Loss, SePPO
 from ..references import Policy
 from ._generation import Generator, Sampling, given_options, read_sampling
 
 
 def takes_winners(loss: Loss) -> bool:
-    """Whether the loss takes pairs whose other completion the reference generates: one of its terms is `SePPO`."""
+    """Whether the loss takes data of winners alone: losers are generated for it, or it never looks at them (`SFT`)."""
+    return generates(loss) or all(isinstance(term, SFT) for _, term in loss.terms)
+
+
+def generates(loss: Loss) -> bool:
+    """Whether the reference generates the other completion for the loss: one of its terms is `SePPO`."""
     for _, term in loss.terms:
         inner: object = term
         while inner is not None:
@@ -40,27 +45,31 @@ def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
 
 
 def prepare_generation(
-    model: Any, policy: Policy, args: Any, loss: Loss, generated: bool, generator: Generator | None
+    model: Any, policy: Policy, args: Any, loss: Loss, winners: bool, generator: Generator | None
 ) -> Sampling | None:
-    """How completions are sampled; None if no data hold winners alone.
+    """How completions are sampled; None if none are.
 
     Args:
         model: The policy or its name.
         policy: What is known of it.
         args: The training arguments.
         loss: The loss.
-        generated: Some data hold winners alone.
+        winners: Some data hold winners alone.
         generator: The trainer's `generator`, if one was given.
 
     Raises:
         ConfigError: An option contradicts data of winners alone, or has no effect without them.
     """
-    if not generated:
+    if not (winners and generates(loss)):
         useless = next(iter(given_options(args)), "generator" if generator is not None else None)
         if useless is not None:
             raise ConfigError(
-                f"`{useless}` would have no effect: nothing is generated, because the data hold both completions"
-                + (". Remove their column `rejected`, or leave it out." if takes_winners(loss) else ". Leave it out.")
+                f"`{useless}` would have no effect: nothing is generated, because "
+                + (
+                    "the data hold both completions. Remove their column `rejected`, or leave it out."
+                    if generates(loss)
+                    else "the loss has no `seppo` term. Leave it out."
+                )
             )
         return None
     if args.precompute_ref_log_probs:

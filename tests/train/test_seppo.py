@@ -302,6 +302,23 @@ def test_a_stream_of_winners_is_trained_on(checkpoint, tmp_path):
     assert record["generation"]["max_new_tokens"] == 5
 
 
+def test_imitation_needs_no_losers_and_generates_none(checkpoint, tmp_path):
+    """SFT on winners alone is SFT on pairs, whose losers it never looks at."""
+    sft = {"loss": "sft(reduction='sum')", "max_steps": 3}
+    alone = ours(tmp_path, checkpoint, {"train_dataset": winners()}, **sft)
+    pairs = ours(tmp_path, checkpoint, **sft)
+    alone.train()
+    pairs.train()
+    assert alone.self_play is None
+    curves = [[row["logps/chosen"] for row in history(run_)[:3]] for run_ in (alone, pairs)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    assert curves[0][0] != curves[0][1]
+    with pytest.raises(ConfigError, match="no `seppo` term"):
+        ours(tmp_path, checkpoint, {"train_dataset": winners()}, **sft, max_new_tokens=4)
+    with pytest.raises(DataError, match="rejected"):
+        ours(tmp_path, checkpoint, {"train_dataset": winners()}, loss="dpo(beta=0.1) + sft(reduction='sum')")
+
+
 def test_prompts_without_winners_are_left_out_and_counted(checkpoint, tmp_path):
     rows = [*winners(4).to_list(), {"prompt": "Film A:", "chosen": None}, {"prompt": "Film B:", "chosen": "  "}]
     trainer, _ = run(tmp_path, checkpoint, trainer={"train_dataset": Dataset.from_list(rows)})
