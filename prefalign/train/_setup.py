@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoProcessor
 
-from .._errors import ConfigError
+from .._errors import CheckpointError, ConfigError, PrefalignError
 from ..data import DataReport, check_pairs, drop_bad
 from ..references import Policy, Reference, check_files
 from . import _trl
@@ -91,6 +93,29 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
                 f"`processing_class` must be given: no tokenizer can be loaded from {path!r}: {error}"
             ) from error
     return Policy(path, config, processing_class)
+
+
+@contextmanager
+def loading_errors(model: object) -> Iterator[None]:
+    """Turns what is found wrong while weights are loaded into errors of ours, with what was found.
+
+    Raises:
+        CheckpointError: The weights do not fit the model's configuration.
+        ConfigError: Anything else that an option or a file has caused.
+    """
+    name = repr(model)[:200] if isinstance(model, str) else type(model).__name__
+    try:
+        yield
+    except PrefalignError:
+        raise
+    except (ValueError, ImportError, OSError, SafetensorError) as error:
+        raise ConfigError(f"The trainer of {name} cannot be made: {error}") from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise CheckpointError(
+            f"The weights of {name} do not fit the shapes that its config.json says. {error}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -102,20 +102,21 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
-        super().__init__(
-            model=model,
-            ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
-            args=args,
-            data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
-            train_dataset=data.train,
-            eval_dataset=data.eval,
-            processing_class=policy.processing_class,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-        )
+        with _setup.loading_errors(model):
+            super().__init__(
+                model=model,
+                ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
+                args=args,
+                data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
+                train_dataset=data.train,
+                eval_dataset=data.eval,
+                processing_class=policy.processing_class,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+            )
         if data_collator is None:
             self.data_collator: Any = _trl.IndexedCollator(self.data_collator)
         self.self_play: SelfPlay | None = None

@@ -269,7 +269,6 @@ CONFIGS = {
     "deepspeed": "deepspeed: nowhere.json",
     "fsdp": "fsdp: everything",
     "dtype": "dtype: float1",
-    "attention": "attn_implementation: os.system",
     "targets": "use_peft: true\nlora_target_modules: '((('",
     "rank of nothing": "use_peft: true\nlora_r: 0",
     "rank is not whole": "use_peft: true\nlora_r: 1.5",
