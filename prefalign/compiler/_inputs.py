@@ -19,7 +19,7 @@ from .._errors import DerivationError
 from ..logic import PreferenceStructure
 from ..losses import Loss, PairLogps, WeightedSum
 from . import _symbols as sy
-from ._roles import Kind, holds_logps, role_of, words_of
+from ._roles import Kind, Role, holds_logps, role_of, words_of
 from ._run import Tape
 from ._symbolic import SymFloat, SymTensor, wrap
 
@@ -205,7 +205,20 @@ def arguments(function: Callable[..., Any], quantities: Quantities, given: Mappi
     positional = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty and p.name not in given]
     values = {p.name: _argument(p, hints.get(p.name), quantities, given, alone=len(required) == 1) for p in positional}
+    _distinct([name for name, value in values.items() if name not in given and isinstance(value, Tensor)])
     return values | {name: hyperparameters(v, quantities, name) for name, v in given.items() if name not in values}
+
+
+def _distinct(names: list[str]) -> None:
+    """Refuse two parameters with one meaning: `chosen_logps` and `w` beside it, which is a weight."""
+    seen: dict[Role, str] = {}
+    for name in names:
+        role = role_of(name)
+        if role is not None and seen.setdefault(role, name) != name:
+            raise DerivationError(
+                f"By their names `{seen[role]}` and `{name}` are the same quantity. Give the one that is something "
+                f"else: derive(function, {name}=…)."
+            )
 
 
 def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:

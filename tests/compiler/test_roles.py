@@ -49,6 +49,17 @@ def test_what_is_no_log_probability_is_not_taken_for_one(function, name):
         derive(function)
 
 
+def weighted(chosen_logps, rejected_logps, w):
+    # Were `w` taken for the chosen log-probability as well, this would be a square of it.
+    return rejected_logps - w * chosen_logps
+
+
+def test_two_names_for_one_quantity_are_refused():
+    with pytest.raises(PrefalignError, match="`chosen_logps` and `w` are the same quantity"):
+        derive(weighted)
+    assert [str(rule.structure.ratio) for rule in derive(weighted, w=0.5).rules] == ["w/(1 - w)", "1/l"]
+
+
 def test_what_was_asked_for_can_be_given():
     (rule,) = derive(with_scores, chosen_score=0.7, rejected_score=0.3).rules
     assert rule.structure.rows == "bvxo"
