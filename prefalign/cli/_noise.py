@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     noise = measure_noise(
         kept, args.model, layer=args.layer, max_length=args.max_length, cache=args.cache, seed=args.seed
     )
-    if noise.taken is None and (args.drop or args.downweight) and not decisions:
+    # Repeated labels tell the rate, but which pairs are flipped only the margins do.
+    if not noise.margins.can_tell and (args.drop or args.downweight) and not decisions:
         raise DataError(f"{noise}\nSo no pair is dropped or weighed down: that would be guesswork.")
     suspects = list_suspects(kept, noise, args.count, rows.tolist())
     if args.out:
@@ -105,7 +106,7 @@ def _changed(
     strangers = sorted(set(decisions) - set(rows))
     if strangers:
         raise DataError(f"`--reviewed` speaks of row {strangers[0]}, which the data do not have. Is it of other data?")
-    suspicion = noise.margins.suspicion if noise.taken is not None else np.zeros(len(rows))
+    suspicion = noise.margins.suspicion if noise.margins.can_tell else np.zeros(len(rows))
     if kind == "drop":
         keep = suspicion < args.threshold
     else:

@@ -66,6 +66,14 @@ def test_a_reward_that_knows_nothing_cannot_tell():
     json.loads(json.dumps(found[0].to_json(), allow_nan=False))
 
 
+def test_copies_of_a_pair_do_not_vouch_for_it():
+    coins = np.random.default_rng(0).normal(size=(200, 40))
+    once, thrice = (flip_rate(np.tile(coins, (times, 1)), ridges=(1.0,), components=40) for times in (1, 3))
+    # Were copies in other folds, a reward that has seen a pair would be asked about it: some 75 % would agree.
+    assert thrice.accuracy == pytest.approx(once.accuracy, abs=0.08)
+    assert not thrice.can_tell
+
+
 def test_one_weak_feature_cannot_tell_the_rate_even_where_it_beats_chance():
     # At margins near 0 the mixture depends on (1 - 2 eps) * scale alone: .3 and a larger scale say the same.
     random = np.random.default_rng(1)

@@ -248,3 +248,22 @@ def test_the_command_says_when_it_cannot_tell(folder, tmp_path, capsys):
 def test_options_without_sense_are_refused(told, options, word, capsys):
     assert told(*options) == 2
     assert word in capsys.readouterr().err
+
+
+def test_repeated_labels_alone_drop_no_pair(folder, tmp_path, capsys):
+    data, out = tmp_path / "twice.jsonl", tmp_path / "clean.jsonl"
+    random = np.random.default_rng(0)
+    rows = []
+    for index in random.permutation(150):  # coins, of which 60 were thrown twice and fell differently
+        one = {"prompt": f"{random.integers(10**6)}:", "chosen": "a", "rejected": "b"}
+        other = {**one, "chosen": "b", "rejected": "a"}
+        first, second = (one, other) if random.random() < 0.5 else (other, one)
+        rows += [first, second if index < 60 else first]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    command = ["noise", str(data), "--model", folder, "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--json"]) == 0
+    taken = json.loads(capsys.readouterr().out)["taken"]
+    assert taken["rate"] == pytest.approx((1 - 0.2**0.5) / 2)  # 90 of 150 agree: A = .6
+    assert "150 repeated labels" in taken["source"]
+    assert main([*command, "--drop", str(out)]) == 2
+    assert not out.exists()
