@@ -36,9 +36,9 @@ class Lattice:
         False
         >>> print(lattice.mermaid())
         graph BT
-          n0["CPO<br/>bvxo"]
-          n1["ORPO<br/>ovxo"]
-          n2["cCPO<br/>vvxo"]
+          n0["CPO<br/>M(l) → M(w)<br/>if M(w) ∨ M(l)<br/>also M(w) ∧ M(l)"]
+          n1["ORPO<br/>M(l) → M(w)<br/>if M(w) ⊕ M(l)"]
+          n2["cCPO<br/>M(l) → M(w)<br/>if M(w) ∨ M(l)"]
           n0 --> n2
           n1 --> n2
     """
@@ -108,12 +108,14 @@ class Lattice:
         )
 
     def mermaid(self) -> str:
-        """The Hasse diagram in Mermaid's language, bottom to top."""
+        """The Hasse diagram in Mermaid's language, bottom to top, each node with its name and formulas."""
         places = {name: f"n{i}" for i, name in enumerate(self.nodes)}
         lines = ["graph BT"]
         for name, structure in self.nodes.items():
-            below = structure.rows if len(structure.atoms) <= 4 else str(structure.P)
-            lines.append(f'  {places[name]}["{_quoted(name)}<br/>{_quoted(below)}"]')
+            said = [name, str(structure.P)]
+            said += [] if str(structure.P_C) == "⊤" else [f"if {structure.P_C}"]
+            said += [] if str(structure.P_A) == "⊥" else [f"also {structure.P_A}"]
+            lines.append(f'  {places[name]}["{"<br/>".join(map(_quoted, said))}"]')
         return "\n".join([*lines, *(f"  {places[low]} --> {places[high]}" for low, high in self.edges)])
 
     def draw(

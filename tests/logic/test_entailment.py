@@ -190,6 +190,7 @@ def test_mermaid_has_a_line_per_node_and_edge_and_escapes_names():
     assert text.count("-->") == 1
     assert "&quot;&lt;b&gt;&#96;" in text
     assert '"<b>' not in text
+    assert text.count("<br/>M(l) → M(w)<br/>if M(w) ") == 2
 
 
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
