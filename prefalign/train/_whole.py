@@ -105,7 +105,9 @@ def check_output_dir(output_dir: str) -> None:
     try:
         while not path.exists():
             path = path.parent
-        ready = path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+        ready = path.is_dir() and os.access(
+            path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        )
     except OSError as error:  # a circle of links, a name too long
         raise ConfigError(f"`output_dir` must name a folder (got {output_dir!a:.200}): {error.strerror}.") from None
     if not ready:

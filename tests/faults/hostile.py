@@ -80,7 +80,7 @@ def refuse_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     error = "\n".join(line for line in re.split(r"[\r\n]", error) if not re.search(r"\d+%\|", line))  # progress bars
     _check_message(error)
     usage, _, message = error.rpartition("prefalign " + words[0] + ": ")
-    assert usage == "" or usage.startswith("usage: "), error[:500]
+    assert not usage.strip() or usage.startswith("usage: "), error[:500]
     return message
 
 
