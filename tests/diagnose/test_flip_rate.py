@@ -69,7 +69,7 @@ def test_a_reward_that_knows_nothing_cannot_tell():
 def test_copies_of_a_pair_do_not_vouch_for_it():
     coins = np.random.default_rng(0).normal(size=(200, 40))
     once, thrice = (flip_rate(np.tile(coins, (times, 1)), ridges=(1.0,), components=40) for times in (1, 3))
-    # Were copies in other folds, a reward that has seen a pair would be asked about it: some 75 % would agree.
+    # Were copies in other folds, a reward that has seen a pair would be asked about it: 69 % would agree.
     assert thrice.accuracy == pytest.approx(once.accuracy, abs=0.08)
     assert not thrice.can_tell
 
