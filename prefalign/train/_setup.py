@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoProcessor
+from trl import DPOConfig
 
 from .._errors import CheckpointError, ConfigError, PrefalignError
 from ..data import DataReport, check_pairs, drop_bad
@@ -38,6 +39,16 @@ def default_output_dir(model: Any) -> str:
     """TRL's own: the model's name and `-DPO`."""
     name = model if isinstance(model, str) else _trl.model_id(model.config) or "model"
     return f"{os.path.basename(os.path.normpath(name))}-DPO"
+
+
+def check_args(args: object) -> None:
+    """Refuse what is no configuration of preference training, such as transformers' own `TrainingArguments`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(args, DPOConfig):
+        raise ConfigError(f"`args` must be a `PrefConfig` or TRL's `DPOConfig` (got {type(args).__name__}).")
 
 
 def check_model_options(model: Any, args: Any) -> None:
@@ -71,6 +82,13 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
     path = model if isinstance(model, str) else _trl.model_id(model.config)
     if isinstance(model, str):
         options["revision"] = (args.model_init_kwargs or {}).get("revision")
+        if os.path.exists(os.path.join(model, "adapter_config.json")) and not os.path.exists(
+            os.path.join(model, "config.json")
+        ):
+            raise ConfigError(
+                f"`model` must be a model, and {model!r} holds an adapter alone. To train it further, pass "
+                f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`; `prefalign train` takes the folder."
+            )
         check_files(model)
         try:
             config = AutoConfig.from_pretrained(model, **{k: v for k, v in options.items() if v is not None})

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from datasets import Dataset
-from transformers import HfArgumentParser, PreTrainedModel
+from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 from trl import DPOConfig, TrlParser
 
 from prefalign._errors import CheckpointError, ConfigError, DataError, LossError, ParseError
@@ -87,6 +87,7 @@ BAD_TRAINERS = [
     ({}, {"tokenizer": tiny_tokenizer()}, ConfigError, "processing_class"),
     ({}, {"reff_model": None}, ConfigError, "Did you mean `ref_model`"),
     ({}, {"model": None}, ConfigError, "`model` must be"),
+    ({}, {"args": TrainingArguments("unused", use_cpu=True)}, ConfigError, "`args` must be a `PrefConfig`"),
     ({}, {"model": "no/such-model"}, ConfigError, "no/such-model"),
     ({}, {"train_dataset": None}, ConfigError, "train_dataset"),
     ({}, {"train_dataset": Dataset.from_dict({"prompt": ["a"], "chosen": ["b"]})}, DataError, "rejected"),
@@ -136,6 +137,12 @@ def test_an_adapter_as_reference_is_refused_with_the_remedy(checkpoint, tmp_path
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="merge it"):
         PrefTrainer(checkpoint, args=config(), reference=Checkpoint(str(tmp_path)), train_dataset=tiny_pairs(4))
+
+
+def test_an_adapter_as_model_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"an adapter alone.*PeftModel\.from_pretrained"):
+        PrefTrainer(str(tmp_path), args=config(), train_dataset=tiny_pairs(4))
 
 
 def test_a_loss_and_a_reference_may_be_objects_or_text():
