@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ._objective import Objective
 RUN_FILE = "prefalign_run.json"
 _LIBRARIES = ("prefalign", "trl", "transformers", "torch", "accelerate", "peft", "datasets")
 _MARK = "### Framework versions"
+_TRAINED = re.compile(r"This model was trained with DPO, a method introduced in \[[^\]]*\]\([^)]*\)\.")
+_CITATION = re.compile(r"Cite DPO as:\s*```bibtex\n.*?```\s*", re.DOTALL)
 
 
 def versions() -> dict[str, str]:
@@ -71,8 +74,18 @@ def write_run(output_dir: str, record: Mapping[str, Any]) -> Path:
     return path
 
 
-def extend_card(path: Path, objective: Objective, noise: float | None) -> None:
-    """Put the loss's formula, the reference's identity and the noise rate into a model card that TRL wrote."""
+def extend_card(path: Path, objective: Objective, noise: float | None, model: str | None) -> None:
+    """Put the loss's formula, the reference's identity and the noise rate into a model card that TRL wrote.
+
+    What TRL's template says of every run, and is not so of this one, is put right: a base model that is no hub id is
+    its "None", and its method is DPO whatever the loss.
+
+    Args:
+        path: The card.
+        objective: What was trained.
+        noise: Share of the training labels that were flipped on purpose, if known.
+        model: Where the policy came from; None for a model built in memory.
+    """
     known = "not known" if noise is None else f"{noise:.1%} of the labels were flipped on purpose"
     section = (
         "### Objective\n\n"
@@ -83,5 +96,11 @@ def extend_card(path: Path, objective: Objective, noise: float | None) -> None:
         f"- Trained with prefalign {versions().get('prefalign', '')}\n\n"
     )
     card = path.read_text("utf-8")
+    base = f"`{Path(model).name}`, a local model" if model else "a model built in memory"
+    card = card.replace("[None](https://huggingface.co/None)", base)
+    card = card.replace('model="None"', f'model="{path.parent.resolve().name}"')
+    if objective.own and "dpo(" not in (objective.expression or ""):
+        card = _TRAINED.sub("This model was trained with the objective below, by TRL's DPO trainer.", card)
+        card = _CITATION.sub("", card)
     before, mark, after = card.partition(_MARK)
     path.write_text(before + section + mark + after if mark else f"{card}\n{section}", "utf-8")

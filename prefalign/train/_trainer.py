@@ -84,6 +84,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if model is None:
             raise ConfigError("`model` must be a model, a directory with one, or a hub id (got None).")
         args = PrefConfig(_setup.default_output_dir(model)) if args is None else copy.copy(args)
+        _setup.check_args(args)
         if ref_model is not None and reference is not None:
             raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
         if ref_model is not None:
@@ -226,7 +227,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         """TRL's model card with the loss's formula, the reference's identity and the noise rate."""
         super().create_model_card(model_name or Path(self.args.output_dir).name, *args, **options)
         if self.is_world_process_zero():
-            extend_card(Path(self.args.output_dir) / "README.md", self.objective, self.noise_rate)
+            path = Path(self.args.output_dir) / "README.md"
+            extend_card(path, self.objective, self.noise_rate, _trl.model_id(self.model.config) or None)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

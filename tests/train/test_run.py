@@ -43,6 +43,17 @@ def test_a_run_says_what_it_trains_and_records_it(checkpoint, tmp_path, capsys):
     assert card.index("### Objective") < card.index("### Framework versions")
 
 
+@pytest.mark.parametrize(("loss", "is_dpo"), [("simpo(beta=2.0, gamma=1.0)", False), ("rdpo(0.1, 0.2)", True)])
+def test_the_card_names_no_other_method_and_no_missing_model(loss, is_dpo, checkpoint, tmp_path):
+    trainer = ours(tmp_path, checkpoint, loss=loss, max_steps=1)
+    trainer.create_model_card()
+    card = (tmp_path / "ours" / "README.md").read_text("utf-8")
+    assert ("trained with DPO" in card, "Cite DPO as" in card) == (is_dpo, is_dpo)
+    assert "None" not in card
+    assert "Cite TRL as" in card
+    assert "### Objective" in card
+
+
 def test_the_state_file_holds_the_metrics(checkpoint, tmp_path):
     trainer = ours(tmp_path, checkpoint, loss="dpo(beta=0.1)", max_steps=2)
     trainer.train()
