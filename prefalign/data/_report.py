@@ -153,7 +153,12 @@ class DataReport:
             lines += [
                 "",
                 f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided",
-                "that each was given independently). `robust(dpo(beta=0.1), flip_rate=...)` corrects for that.",
+                "that each was given independently). "
+                + (
+                    f"`robust(dpo(beta=0.1), flip_rate={self.flip_rate:.2g})` corrects for that."
+                    if round(self.flip_rate, 2) < 0.5
+                    else "At one half, labels say nothing, and no loss corrects for that."
+                ),
             ]
         lines += _length_table(self)
         return "\n".join([*lines, "", _verdict(self)])

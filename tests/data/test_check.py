@@ -111,6 +111,8 @@ def test_duplicates_and_contradictions_are_told_apart():
     # Four labels of one pair, 3 to 1: 3 of the 6 pairs of labels agree, which is a coin's agreement.
     assert report.flip_rate == 0.5
     assert "as if 50% of the labels were flipped" in str(report)
+    assert "no loss corrects" in str(report)  # robust(...) refuses a flip rate of one half
+    assert "robust(" not in str(report)
     assert report.dropped == 0
 
 
