@@ -194,6 +194,13 @@ def _learning(run: Run) -> Remark | None:
             detail,
             "Raise the learning rate tenfold (LoRA takes 1e-5 to 5e-4), or train longer.",
         )
+    if accuracy is not None and accuracy.end() < TELLS_APART:
+        return Remark(
+            "note",
+            "The reward margin grew, but hardly more pairs than half are told apart.",
+            f"{detail} A few pairs with large margins may carry the mean.",
+            "Train longer, or evaluate on more pairs before concluding anything.",
+        )
     return Remark("good", "The policy learned to prefer the chosen completions.", detail)
 
 

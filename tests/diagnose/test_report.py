@@ -105,6 +105,12 @@ def test_what_went_wrong_is_named_with_the_next_thing_to_try(tmp_path, changes, 
         parse_loss(code.removeprefix("loss: "))
 
 
+def test_a_growing_margin_at_a_coins_accuracy_is_no_success(tmp_path):
+    found = _headlines(_run(tmp_path, **{**GOOD, "rewards__accuracies": (0.4, 0.5)}))
+    assert "The policy learned to prefer the chosen completions." not in found
+    assert found["The reward margin grew, but hardly more pairs than half are told apart."].level == "note"
+
+
 def test_a_robust_loss_needs_no_advice_about_noise_but_about_its_sign(tmp_path):
     found = _headlines(
         _run(tmp_path, expression="robust(dpo(beta=0.1), flip_rate=0.3)", noise=0.3, **{**GOOD, "loss": (0.69, -1.0)})
