@@ -221,6 +221,8 @@ def exists(path: Path) -> bool:
         if error.errno == errno.ENOTDIR:
             return False
         raise CheckpointError(f"Cannot read `{path}`: {explain(error)}.") from None
+    except ValueError:  # a NUL character
+        raise CheckpointError(f"There can be no file `{path}`.") from None
     return True
 
 

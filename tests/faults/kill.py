@@ -54,8 +54,14 @@ def train(base: Path, name: str, folder: str) -> None:
     (out / "losses.json").write_text(json.dumps([entry["loss"] for entry in history(made) if "loss" in entry]))
 
 
-def fork(work: Callable[[], object], wait: float | None = None, kind: int = signal.SIGKILL) -> tuple[bool, float]:
-    """Run `work` in a child that a signal stops after `wait` seconds: whether it ended well, and after how long."""
+def fork(
+    work: Callable[[], object], wait: float | None = None, kind: int = signal.SIGKILL, first: Path | None = None
+) -> tuple[bool, float]:
+    """Run `work` in a child that a signal stops `wait` seconds after the file `first` is there.
+
+    Returns:
+        Whether it ended well, and after how many seconds.
+    """
     start = time.perf_counter()
     child = os.fork()
     if child == 0:
@@ -72,6 +78,10 @@ def fork(work: Callable[[], object], wait: float | None = None, kind: int = sign
         finally:
             os._exit(code)
     if wait is not None:
+        while first is not None and not first.exists():
+            if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break
+            time.sleep(0.002)
         time.sleep(wait)
         os.kill(child, kind)
     status = os.waitpid(child, 0)[1]
@@ -97,8 +107,11 @@ def kill_trainings(base: Path, moments: int, chosen: list[str]) -> dict[str, dic
         stops = []
         for _ in range(moments):
             kind = random.choice(SIGNALS)
-            # Most of a run's time goes by before its first step: later moments are the interesting ones.
-            ended, _ = fork(lambda name=name: train(base, name, name), random.uniform(0.4, 1.0) * lasts, kind)
+            # Most of a run's time goes by before its first step: the moment is counted from a checkpoint on.
+            run = base / name / "ours"
+            first = run / f"checkpoint-{random.randint(last_step(run) + 1, STEPS - 1)}" if last_step(run) < 5 else None
+            wait = random.uniform(0, 0.3) if first else random.uniform(0.2, 0.6) * lasts
+            ended, _ = fork(lambda name=name: train(base, name, name), wait, kind, first)
             assert whole(base / name / "ours")
             stops.append({"signal": kind.name, "ended": ended, "step": last_step(base / name / "ours")})
         assert fork(lambda name=name: train(base, name, name))[0], name
