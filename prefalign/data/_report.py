@@ -190,6 +190,12 @@ def _verdict(report: DataReport) -> str:
     if report.unusable:
         return "Verdict: this data set cannot be trained on."
     kept = report.rows - report.dropped
+    by = ""
+    if report.layout == "winners":
+        by = (
+            ", but only with a loss that generates its own second completion (`seppo`).\nAll others need the column "
+            "`rejected`"
+        )
     if report.dropped:
-        return f"Verdict: {kept:,} rows can be trained on; {report.dropped:,} would be dropped."
-    return f"Verdict: all {kept:,} rows can be trained on."
+        return f"Verdict: {kept:,} rows can be trained on; {report.dropped:,} would be dropped{by}."
+    return f"Verdict: all {kept:,} rows can be trained on{by}."

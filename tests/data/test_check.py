@@ -305,6 +305,7 @@ def test_chosen_completions_alone_are_enough_for_a_loss_that_makes_its_own(colum
     pairs = _pairs(("p", "good"), ("p", ""), ("p", "good"), names=("prompt", column))
     report = check_pairs(pairs, tiny_tokenizer(), winners_only=True)
     assert report.layout == "winners"
+    assert "need the column `rejected`" in str(report)
     assert _found(report) == {"empty_completion": [1], "duplicate": [2]}
     assert list(report.lengths) == ["prompt", column, "longest"]
     refused = check_pairs(pairs, winners_only=False)
