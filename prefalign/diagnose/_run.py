@@ -105,7 +105,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         samples_file = path / SAMPLES_FILE
         has_samples = samples_file.exists()
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!a} cannot be read: {error}.") from None
+        raise CheckpointError(f"{str(path)!a} cannot be read: {str(error).rstrip('.')}.") from None
     notes: list[str] = []
     step, max_steps, history = _furthest(path, states, notes)
     record = _read_json(record_file) if record_file is not None else {}

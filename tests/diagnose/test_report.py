@@ -339,6 +339,14 @@ def test_samples_come_back_as_they_were_written(tmp_path):
     assert bare.gold_before is None
 
 
+def test_a_page_without_samples_says_how_to_have_some(tmp_path):
+    run = _run(tmp_path, **GOOD)
+    assert "diagnose.write_samples" in write_report(run).page.read_text("utf-8")
+    write_samples(run, ["p"], ["b"], ["a"])
+    assert "diagnose.write_samples" not in write_report(run).page.read_text("utf-8")
+    assert "diagnose.write_samples" not in write_report(run, samples=0).page.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
