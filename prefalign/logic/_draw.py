@@ -124,15 +124,17 @@ class _Picture:
         squares = _SQUARE * len(letters)
         for i, letter in enumerate(letters):
             self._square(x + self.box / 2 - 0.12 - squares + _SQUARE * i, top - 0.31, letter)
+        self._text(left, top - 0.22, room - squares, name, 13, color=_INK, weight="bold")
         note = self.notes.get(name, "")
-        self._text(left, top - 0.22, room - squares, f"{name}  {note}".rstrip(), 13, color=_INK, weight="bold")
+        right = {"ha": "right", "va": "center", "fontsize": 13, "weight": "bold", "color": _INK, "zorder": 4}
+        self.axes.text(left + room, top - _HEIGHT + 0.2, note, **right)
         self._text(left, top - 0.52, room, str(structure.P), 11.5, color=_INK)
         condition = [] if str(structure.P_C) == "⊤" else [f"if {structure.P_C}"]
         both = [] if str(structure.P_A) == "⊥" else [f"also {structure.P_A}"]
         for line, text in enumerate(condition + both):
             self._text(left, top - 0.76 - 0.21 * line, room, text, 9.2, color=_SOFT)
         if not structure.is_degenerate:
-            self._text(left, top - _HEIGHT + 0.17, room, show(structure.ratio), 9.2, color=_SOFT)
+            self._text(left, top - _HEIGHT + 0.17, room - 0.11 * len(note), show(structure.ratio), 9.2, color=_SOFT)
 
     def _text(self, x: float, y: float, room: float, text: str, size: float, **style: Any) -> None:
         """Text that shrinks to its room, and is cut where it would become unreadable."""
@@ -142,7 +144,7 @@ class _Picture:
             return float(TextPath((0, 0), shown, size=size).get_extents().width) / 72 * 1.04 if shown else 0.0
 
         size = max(6.5, size * min(1.0, room / max(width(text), 0.01)))
-        if width(text) > room:
+        if width(text) > 1.03 * room:  # letters do not scale exactly with the size
             while text and width(text + " …") > room:
                 text = text[:-1]
             text += " …"

@@ -37,6 +37,8 @@ log = [
     {"step": 0, "eval_logps/chosen_change": 0.0, "eval_logps/rejected_change": 0.0},
     {"step": 4, "eval_logps/chosen_change": value, "eval_logps/rejected_change": -2.0, "eval_displacement": 0.25},
 ]
+if (folder.parents[1] / "blind").exists():
+    log = log[:0]
 (folder / "run").mkdir(exist_ok=True)
 (folder / "run" / "trainer_state.json").write_text(json.dumps({"global_step": 4, "max_steps": 4, "log_history": log}))
 (folder / "run" / "prefalign_run.json").write_text("{}")
@@ -218,6 +220,14 @@ def test_a_failed_run_is_told_and_tried_again_when_asked(config, played, unillus
     assert "0/1" in capsys.readouterr().out
     assert main(["sweep", "--out", str(folder), "--retry-failed"]) == 0
     assert "1/1" in capsys.readouterr().out
+
+
+def test_a_run_without_an_evaluation_has_failed_and_stops_no_other(config, played, unillustrated, capsys):
+    folder = config.parent / "sweep"
+    folder.mkdir()
+    (folder / "blind").touch()
+    assert sweep(config, "--baselines", "cpo", "orpo", "--seeds", "0") == 0
+    assert (folder / "sweep.html").read_text().count("has no evaluation after the first") == 2
 
 
 def test_an_interrupted_sweep_ends_its_runs_and_goes_on(config, played, unillustrated, capsys, monkeypatch):

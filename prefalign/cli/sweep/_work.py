@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..._errors import ConfigError
+from ..._errors import ConfigError, PrefalignError
 from ...references import write_json
 from ._claims import Claim, Claims
 from ._job import CONFIG_FILE
@@ -140,7 +140,10 @@ class _Crew:
             return  # interrupted, or given up for dead and taken over: not ours to write down
         seconds = time.monotonic() - began
         if process.returncode == 0:
-            write_json(folder / RESULT_FILE, {**measure(folder), "seconds": round(seconds, 1)})
+            try:
+                write_json(folder / RESULT_FILE, {**measure(folder), "seconds": round(seconds, 1)})
+            except PrefalignError as error:  # this run's fault: the others go on
+                write_json(folder / FAILED_FILE, {"code": 0, "reason": str(error)})
         elif process.returncode > 0:
             write_json(folder / FAILED_FILE, {"code": process.returncode, "reason": _reason(folder / "log.txt")})
         else:
