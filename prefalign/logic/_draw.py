@@ -134,7 +134,7 @@ class _Picture:
         for line, text in enumerate(condition + both):
             self._text(left, top - 0.76 - 0.21 * line, room, text, 9.2, color=_SOFT)
         if not structure.is_degenerate:
-            self._text(left, top - _HEIGHT + 0.17, room - 0.11 * len(note), show(structure.ratio), 9.2, color=_SOFT)
+            self._text(left, top - _HEIGHT + 0.17, room - 0.125 * len(note), show(structure.ratio), 9.2, color=_SOFT)
 
     def _text(self, x: float, y: float, room: float, text: str, size: float, **style: Any) -> None:
         """Text that shrinks to its room, and is cut where it would become unreadable."""
