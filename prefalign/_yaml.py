@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import yaml
 
-from ._errors import ParseError
+from ._errors import ConfigError, ParseError
 
 # PyYAML reads some 50 000 characters a second, and no configuration is longer.
 _MAX_TEXT = 50_000
@@ -48,6 +51,30 @@ def load_yaml(text: str, what: str) -> object:
     except ValueError as error:  # a date with 13 months, an integer of thousands of digits
         raise ParseError(f"{what} is malformed: {error}.", text[:200], 0) from None
     return value
+
+
+def read_mapping(path: str | Path, option: str, what: str) -> dict[str, Any]:
+    """The `name: value` lines of a YAML file.
+
+    Args:
+        path: The file.
+        option: The option that names it, for error messages.
+        what: What the file is ("The config file").
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+        ParseError: It is not YAML, or over the limits of `load_yaml`.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:  # a ValueError: bytes that are no UTF-8, or a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        shown = f"{str(path)!a:.200}"
+        raise ConfigError(f"`{option}` must name a YAML file that can be read (got {shown}): {reason}") from None
+    content = load_yaml(text, f"{what} {str(path)!r}")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{what} {str(path)!r} must hold `name: value` lines.")
+    return content
 
 
 class _Loader(yaml.SafeLoader):

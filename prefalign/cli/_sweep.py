@@ -83,14 +83,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_plan_file(path: str) -> dict[str, Any]:
-    import yaml
+    from .._yaml import read_mapping
 
-    try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"`--plan` must name a YAML file that can be read (got {path!r}): {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"The plan file {path!r} must hold `name: value` lines.")
+    content = read_mapping(path, "--plan", "The plan file")
     for name, value in content.items():
         if name not in _DEFAULTS:
             raise ConfigError(f"The plan file {path!r} has no option `{name}`.{did_you_mean(str(name), _DEFAULTS)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ConfigError
+from ._texts import Texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +31,16 @@ class DataArguments:
     eval_dataset_name: str | None = field(
         default=None, metadata={"help": "Pairs to evaluate on, if they are not a split of `dataset_name`."}
     )
+    samples: int = field(
+        default=4,
+        metadata={"help": "Prompts that are completed before and after training, for the report; 0: none."},
+    )
+    sample_tokens: int = field(default=48, metadata={"help": "The most tokens of such a completion."})
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 0), ("sample_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"`{name}` must be >= {least} (got {getattr(self, name)}).")
 
 
 # What a name or a path must be: YAML takes `7` for a number and `[a]` for a list.
@@ -79,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         peft_config=peft_config,
         quantization_config=quantization,
     )
+    texts = Texts(trainer, data.samples, data.sample_tokens)
     trainer.train(resume_from_checkpoint=resume)
+    texts.write(Path(training.output_dir))
     trainer.save_model(training.output_dir)
     trainer.save_state()
     on_hub = data.dataset_name is not None and not os.path.exists(data.dataset_name)
@@ -111,7 +124,7 @@ def read_options(
             raise ConfigError(f"`{name}` must be given: {needed}, in the config file or as `--{name}`.")
     _check_effects(values)
     _check_adapter(values)
-    made = []
+    made: list[Any] = []
     for kind in _dataclasses():
         names = {f.name for f in fields(kind) if f.init}
         made.append(kind(**{name: value for name, value in values.items() if name in names}))
@@ -134,19 +147,10 @@ def _dataclasses() -> tuple[Any, Any, Any]:
 def _read_file(config: str | None, actions: Mapping[str, argparse.Action]) -> dict[str, Any]:
     if config is None:
         return {}
-    from .._yaml import load_yaml
+    from .._yaml import read_mapping
     from ..train import check_names
 
-    try:
-        text = Path(config).read_text("utf-8")
-    except (OSError, ValueError) as error:  # a ValueError: bytes that are no UTF-8, or a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"`--config` must name a YAML file that can be read (got {config!a:.200}): {reason}"
-        ) from None
-    content = load_yaml(text, f"The config file {config!r}")
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"The config file {config!r} must hold `name: value` lines.")
+    content = read_mapping(config, "--config", "The config file")
     environment = content.pop("env", None) or {}
     if not isinstance(environment, dict):
         raise ConfigError(f"`env` in {config!r} must hold `NAME: value` lines (got {environment!r}).")

@@ -6,6 +6,7 @@ from ._generation import Generator as Generator
 from ._generation import Request as Request
 from ._generation import Sampling as Sampling
 from ._generation import TransformersGenerator as TransformersGenerator
+from ._guard import last_whole_checkpoint as last_whole_checkpoint
 from ._options import check_names as check_names
 from ._record import RUN_FILE as RUN_FILE
 from ._trainer import PrefTrainer as PrefTrainer

@@ -52,6 +52,22 @@ def test_a_config_file_trains_as_the_trainer_does(config, checkpoint, tmp_path, 
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 2
 
 
+def test_texts_before_and_after_stand_in_the_report(config, tmp_path):
+    options = {"samples": 2, "sample_tokens": 5, "learning_rate": 0.5}
+    assert main(["train", "--config", config(**options)]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert [row["prompt"] for row in rows] == ["Film 0:", "Film 1:"]
+    assert all(len(row["before"]) <= 5 for row in rows)  # a token is a byte
+    assert any(row["before"] != row["after"] for row in rows)
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Film 1:" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_no_texts_are_written_where_none_are_wanted(config, tmp_path):
+    assert main(["train", "--config", config(samples=0)]) == 0
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
 def test_adapters_are_made_and_trained_further(config, checkpoint, tmp_path, capsys):
     adapter = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj"]}
     assert main(["train", "--config", config(**adapter)]) == 0
@@ -100,6 +116,7 @@ BAD = [
     ({"eval_dataset_name": "x.jsonl"}, [], "eval_strategy"),
     ({"eval_strategy": "steps"}, [], "eval_dataset_name"),
     ({"env": 3}, [], "`env`"),
+    ({"samples": -1}, [], "`samples` must be >= 0"),
     ({}, ["--betta", "0.1"], "Did you mean `beta`"),
     ({}, ["--max-prompt-length=3"], "Use `max_length`"),
     ({}, ["--loss", "simpo(beta=2.0)"], "needs the argument `gamma`|gamma"),

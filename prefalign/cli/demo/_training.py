@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ...losses import Loss
-from ...train import PrefConfig, PrefTrainer
+from ...train import PrefConfig, PrefTrainer, last_whole_checkpoint
 from ._settings import BATCH, Settings
 
 if TYPE_CHECKING:
@@ -70,18 +70,10 @@ def make_trainer(model: Any, tokenizer: Any, loss: Loss, noisy: Dataset, setting
 
 def train(trainer: PrefTrainer) -> bool:
     """Train, from the last checkpoint if there is one; save the adapter. Returns whether it was resumed."""
-    checkpoint = _last_whole_checkpoint(Path(trainer.args.output_dir))
+    checkpoint = last_whole_checkpoint(trainer.args.output_dir)
     trainer.train(checkpoint)
     trainer.save_model()
     return checkpoint is not None
-
-
-def _last_whole_checkpoint(out: Path) -> str | None:
-    """The latest checkpoint that was written to its end, of which trainer_state.json is near."""
-    whole = {
-        int(state.parent.name.split("-")[1]): state.parent for state in out.glob("checkpoint-*/trainer_state.json")
-    }
-    return str(whole[max(whole)]) if whole else None
 
 
 def merged(trainer: PrefTrainer) -> Any:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..._yaml import read_mapping
 from ...references import write_json
 from .._main import main as prefalign
 
@@ -19,8 +20,10 @@ def run_job(folder: Path, gold_samples: int) -> int:
     """Train as `config.yaml` says, from the last checkpoint if there is one; then sample and score, if asked to."""
     config = folder / CONFIG_FILE
     if not (folder / "run" / "trainer_state.json").is_file():  # the last thing that training writes
-        checkpoint = _last_whole_checkpoint(folder / "run")
-        resume = [] if checkpoint is None else ["--resume_from_checkpoint", str(checkpoint)]
+        from ...train import last_whole_checkpoint
+
+        checkpoint = last_whole_checkpoint(str(folder / "run"))
+        resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint]
         code = prefalign(["train", "--config", str(config), *resume])
         if code:
             return code
@@ -29,22 +32,12 @@ def run_job(folder: Path, gold_samples: int) -> int:
     return 0
 
 
-def _last_whole_checkpoint(run: Path) -> Path | None:
-    """The latest checkpoint that was written to its end, of which trainer_state.json is near."""
-    whole = {
-        int(state.parent.name.split("-")[1]): state.parent for state in run.glob("checkpoint-*/trainer_state.json")
-    }
-    return whole[max(whole)] if whole else None
-
-
 def _gold(folder: Path, samples: int) -> list[float]:
     """VADER's scores of `samples` continuations of each held-out prompt: of the first prompt, then the second, …"""
-    import yaml
-
     from ...data import load_pairs
     from ..demo import gold_rewards, sample
 
-    config = yaml.safe_load((folder / CONFIG_FILE).read_text("utf-8"))
+    config = read_mapping(folder / CONFIG_FILE, "--config", "The config file")
     pairs = load_pairs(config["eval_dataset_name"], split=config.get("dataset_test_split", "test"))
     prompts = [prompt for prompt in pairs["prompt"] for _ in range(samples)]
     model, tokenizer = _trained(folder / "run")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import CheckpointError, ConfigError
+from ..._yaml import read_mapping
 from ._arms import Arm
 
 PLAN_FILE = "plan.json"
@@ -85,14 +86,7 @@ def read_base(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, decides what the sweep decides, or does not evaluate.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"`--config` must name a YAML file that can be read (got '{path}'): {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"The config file '{path}' must hold `name: value` lines.")
+    content = read_mapping(path, "--config", "The config file")
     for name in OWN:
         if name in content:
             raise ConfigError(f"`{name}` in '{path}' would be overridden: a sweep decides it run by run. Leave it out.")
