@@ -31,7 +31,7 @@ fast: $(STAMP)
 	$(BIN)/python -m pytest -q
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(BIN)/python -m pytest -q -n 0 --durations=15 -m "slow and not gpu"
 
 # The wheel that users get: built from the sdist, unpacked elsewhere, imported from outside the repository.
 wheel: $(STAMP)
