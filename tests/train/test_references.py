@@ -48,7 +48,7 @@ def counts(monkeypatch):
         ("dpo(beta=0.1)", {}, 2, 2),
         ("dpo(beta=0.1)", {"peft_config": lora()}, 1, 2),
     ],
-    ids=str,
+    ids=["simpo", "simpo-lora", "simpo-initial", "dpo", "dpo-lora"],
 )
 def test_no_more_is_loaded_and_run_than_the_loss_needs(loss, trainer, loads, forwards, checkpoint, tmp_path, counts):
     mine = ours(tmp_path, checkpoint, trainer, loss=loss, max_steps=3)
