@@ -167,7 +167,7 @@ def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
         logps = {name: value_of(e, values) for name, e in meanings.items()}
         rho = log_ratio(rule.structure, logps)
         inside = values | {"rho": rho}
-        term = value_of(sp.sympify(rule.weight), values) * value_of(rule.link.expression, inside)
+        term = value_of(sp.sympify(rule.weight, strict=True), values) * value_of(rule.link.expression, inside)
         if rule.guard is not None:
             sums = {"w": "W", "l": "L", "rw": "RW", "rl": "RL"}
             probabilities = {a: torch.exp(values[s]) for a, s in sums.items()}
