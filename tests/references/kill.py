@@ -73,13 +73,14 @@ def _is_loadable(folder: Path) -> bool:
 
 def kill_trainings(folder: Path, moments: int) -> list[dict[str, object]]:
     """Train in folder/whole without a break, and in folder/killed with kills and resumes, until it is done."""
+    from prefalign.train import last_whole_checkpoint
     from tests.train.runs import ours
 
     def train(name: str) -> None:
         torch.set_num_threads(1)
         options = {"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}
         trainer = ours(folder / name, str(folder / "a"), max_steps=9, save_strategy="steps", save_steps=1, **options)
-        trainer.train(resume_from_checkpoint=last_whole(folder / name / "ours"))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(str(folder / name / "ours")))
         trainer.save_model(str(folder / name / "end"))
 
     assert in_a_child(lambda: train("whole"))
@@ -97,17 +98,11 @@ def kill_trainings(folder: Path, moments: int) -> list[dict[str, object]]:
             return True
 
         done = in_a_child(lambda: train("killed"), soon)
-        found.append({"done": done, "last": last_whole(run)})
+        found.append({"done": done, "last": last_whole_checkpoint(str(run))})
         if done:
             break
     assert in_a_child(lambda: train("killed"))
     return found
-
-
-def last_whole(run: Path) -> str | None:
-    """The last checkpoint of a run that was written to its end: the watch's state is its last file."""
-    whole = [path for path in run.glob("checkpoint-*") if (path / "prefalign_watch.json").is_file()]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 if __name__ == "__main__":
