@@ -11,10 +11,10 @@ from statistics import mean, stdev
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers.trainer_utils import get_last_checkpoint
 
 from prefalign import PrefConfig, PrefTrainer
 from prefalign.cli.demo import gold_rewards, model_path, sample
+from prefalign.train import last_whole_checkpoint
 
 PAIRS = [("none", "random"), ("sign", "random"), ("indicator", "random"), ("sign", "initial"), ("sign", "latest")]
 # Each arm's loss, and which snapshot of the past generates and scores.
@@ -48,7 +48,7 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
         options.model, args=args, train_dataset=pairs if choose is None else pairs.remove_columns("rejected"),
         eval_dataset=held_out, peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"),
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=folder.is_dir() and get_last_checkpoint(str(folder)))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(str(folder)))
     names = ("eval_logps/chosen", "anchor/flip_rate")
     curve, flips = ([row[name] for row in trainer.state.log_history if name in row] for name in names)
     texts = sample(trainer.model.eval(), trainer.processing_class, held_out["prompt"][:], seed=0)
