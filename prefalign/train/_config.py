@@ -17,6 +17,7 @@ from ._generation import GenerationOptions, check_options
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
 from ._ranges import check_ranges
+from ._statistics import StatisticsSteps, check_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         shared_prefix: Compute what chosen and rejected share once, padding never, and the head only where a token is
             scored (docs/speed.md). Numbers agree with the plain forward to rounding, not to the last bit, so it is off
             by default; where an architecture does not allow it, one warning says why and the plain forward stays.
+        statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
+            computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
+            last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
 
     Raises:
         ConfigError: An option is unknown, was removed, contradicts another one or would have no effect.
@@ -73,6 +77,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     shared_prefix: bool = field(
         default=False, metadata={"help": "Compute the common prefix of a pair once, and padding never."}
     )
+    statistics: StatisticsSteps = field(
+        default="logged_steps",
+        metadata={"help": "Entropy, mean logits and token accuracy: in the steps that log, or in every step."},
+    )
     # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
     loss_type: list[str] | None = field(
         default=None, metadata={"help": "TRL's loss types, combined by `loss_weights`; default: sigmoid."}
@@ -95,6 +103,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         check_options(self)
         if self.on_bad_pairs not in ("drop", "error"):
             raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
+        check_statistics(self.statistics)
         if self.loss is not None:
             self.loss_object = read_loss(self.loss)
             # What is written to disk is text; a loss without a name in expressions is described by its formula.

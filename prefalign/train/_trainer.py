@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
+from ._cache import ReferenceCache, settle
+from ._cache_plan import plan_cache
 from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
@@ -24,6 +27,7 @@ from ._objective import put_together
 from ._record import extend_card
 from ._self_play import SelfPlay, anchor_metrics
 from ._shared_prefix import install_all
+from ._statistics import Statistics, pair_statistics
 from ._watch import Watch, divergence, kl_metric, term_metrics
 from ._winners import generates, prepare_generation, takes_winners
 
@@ -51,6 +55,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         objective: The loss and the reference, put together.
         reference: What the policy is compared with.
         forward_pass: Makes the forward pass of a batch; see `plain_forward`.
+        reference_cache: The reference's log-probabilities on disk; None if they are not kept.
         data_reports: What the check of each data set found.
         noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
 
@@ -103,10 +108,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
+        self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
+        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
+        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
         with _setup.loading_errors(model):
             super().__init__(
                 model=model,
-                ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
+                ref_model=_trl.NoModel() if caching.postpones else second(),
                 args=args,
                 data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
                 train_dataset=data.train,
@@ -125,8 +133,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
         self.beta = self.objective.beta
         self.reference.setup(self)
+        self.statistics.install()
         if getattr(args, "shared_prefix", False):
             install_all(self.model, self.ref_model, self.accelerator)
+        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
@@ -163,8 +173,14 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         recorder = _trl.Recorder(model, self.forward_pass)
         ours = not self.objective.by_trl
         types, weights = ([], []) if ours else (self.loss_types, self.loss_weights)
-        with _trl.trl_computes(self, types, weights):
-            result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
+        logged = return_outputs or self.statistics.wanted
+        if logged:
+            with _trl.trl_computes(self, types, weights):
+                result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
+        else:
+            with self.statistics.left_out():
+                _trl.forward_alone(self, recorder, inputs)
+            result = 0.0
         loss, outputs = result if return_outputs else (result, None)
         tokens = recorder.token_logps(inputs["completion_mask"])
         pairs = self._pairs(inputs, tokens)
@@ -173,6 +189,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             for (weight, _), value in zip(self.objective.loss.terms, values, strict=True):
                 loss = loss + value.mean() * weight
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
+        if not logged:
+            self._log_pairs(inputs, pairs)
         if not torch.isfinite(loss.detach()):
             raise self._not_finite(pairs, values, inputs, numbers)
         return (loss, outputs) if return_outputs else loss
@@ -187,7 +205,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         """Log-probabilities of a batch under `model`, without gradients: (chosen, rejected), (pairs,), sums in nats."""
         recorder = _trl.Recorder(model, self.forward_pass)
         batch = {key: value for key, value in inputs.items() if key != _trl.PAIR_INDEX}
-        chosen, rejected = super().compute_ref_log_probs(recorder, batch)
+        with self.statistics.left_out():
+            chosen, rejected = super().compute_ref_log_probs(recorder, batch)
         self._reference_tokens.append(recorder.token_logps(inputs["completion_mask"]))
         return chosen, rejected
 
@@ -239,6 +258,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_key, rejected_key = _trl.REFERENCE_KEYS
         if self.precompute_ref_logps:
             return None
+        if self.reference_cache is not None:
+            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
+            return tokens
         self._reference_tokens.clear()
         logps = self.reference.logps(inputs)
         if logps is None:  # TRL's metrics need numbers: its rewards become beta * log pi
@@ -276,6 +298,12 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             metrics |= kl_metric(divergence(tokens, reference_tokens, mask), mask, gather, tokens.device)
         for name, value in metrics.items():
             _trl.add_metric(self, "train" if self.model.training else "eval", name, value)
+
+    def _log_pairs(self, inputs: Mapping[str, Any], pairs: PairLogps) -> None:
+        """What TRL would log of a batch, as far as it follows from the log-probabilities."""
+        gather = self.accelerator.gather
+        for name, value in pair_statistics(inputs, pairs.chosen, pairs.rejected, self.beta, gather).items():
+            _trl.add_metric(self, "train", name, value)
 
     def _not_finite(
         self, pairs: PairLogps, values: list[Tensor], inputs: dict[str, Any], numbers: Tensor | None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from datasets import load_from_disk
 from torch import Tensor, nn
-from trl.trainer.utils import create_model_from_path, get_config_model_id
+from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id
 
 PAIR_INDEX = "pair_index"
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -75,6 +75,30 @@ def trl_computes(trainer: Any, types: Sequence[str], weights: Sequence[float]) -
     finally:
         for name, value in kept.items():
             setattr(trainer, name, value)
+
+
+def forward_alone(trainer: Any, recorder: Recorder, inputs: Mapping[str, Any]) -> None:
+    """TRL's forward pass of a batch and its count of tokens, without its loss and what it logs beside it."""
+    left_out = {"completion_mask", *REFERENCE_KEYS}
+    batch = {key: value for key, value in inputs.items() if key not in left_out}
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    recorder(**batch, use_cache=False, labels=labels, fused_lm_head=True)
+    tokens = trainer.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
+    trainer._total_train_tokens += tokens // trainer._tp_size
+    trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]
+
+
+def both_heads(model: nn.Module) -> tuple[Forward, Forward]:
+    """The forward that TRL gave the model, with the statistics that it logs, and one with log-probabilities alone."""
+    full = model.forward
+    add_fused_lm_head(model)
+    alone, model.forward = model.forward, full
+    return full, alone
+
+
+def has_router_loss(trainer: Any) -> bool:
+    """Whether TRL adds the auxiliary loss of a mixture of experts."""
+    return bool(trainer.aux_loss_enabled)
 
 
 class NoModel(nn.Module):
