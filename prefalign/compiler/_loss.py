@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from .._errors import LossError
@@ -12,7 +13,7 @@ from ..logic import PreferenceStructure
 from ..losses import Loss, PairLogps
 from ._diagram import compile_structure
 from ._links import TENSOR_LINKS, find_link
-from ._run import Tape, number, original, run
+from ._run import HALF, Tape, number, original, run
 from ._summed import ADVICE, summed_behaviour
 
 _PAIR_ATOMS = ("w", "l", "rw", "rl")
@@ -43,6 +44,12 @@ def check_parts(structure: PreferenceStructure) -> None:
             )
 
 
+def returned(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The loss in the dtype of the log-probabilities, but float32 at least."""
+    dtype = torch.float32 if dtype in HALF else dtype
+    return value if value.dtype == dtype else value.to(dtype)
+
+
 @dataclass(frozen=True)
 class LogicLoss(Loss):
     """The semantic loss of a preference structure: a link on the log ratio of its weighted model counts.
@@ -50,7 +57,7 @@ class LogicLoss(Loss):
     link(rho),  rho = log WMC((P | P_A) & P_C) - log WMC((~P | P_A) & P_C)  [+ log ref(l) - log ref(w)]
 
     Usually made by `to_loss` or `logic`. Structures that use 1 - p are evaluated in float64 and returned in the inputs'
-    dtype; the others are plain sums in the inputs' dtype.
+    dtype; the others are plain sums in the inputs' dtype. Half precision is read as, and returned in, float32.
 
     Args:
         structure: Over w, l, rw, rl (and copies); top and bottom satisfiable.
@@ -113,8 +120,7 @@ class LogicLoss(Loss):
         """The loss from log-probabilities by atom (w, l, rw, rl), in nats, sums or means as they are given."""
         rho = run(self.tape, [logps[atom] for atom in self.tape.atoms])
         value: Tensor = TENSOR_LINKS[self.link].apply(rho, self.beta or 0.0)
-        dtype = logps["w"].dtype
-        return value if value.dtype == dtype else value.to(dtype)
+        return returned(value, logps["w"].dtype)
 
     @property
     def needs_reference(self) -> bool:
@@ -200,7 +206,7 @@ class GroupLoss:
             )
         rho = run(self.tape, [logps[:, int(atom[1:]) - 1] for atom in self.tape.atoms])
         value: Tensor = TENSOR_LINKS[self.link].apply(rho, self.beta or 0.0)
-        return value.to(logps.dtype)
+        return returned(value, logps.dtype)
 
     def __str__(self) -> str:
         beta = "" if self.beta is None else f"{self.beta:g}"

@@ -13,7 +13,7 @@ from ._diagram import Chain, Program
 
 # Stands for the log of an impossible answer's probability: sums of it stay finite, and so do gradients.
 FLOOR = -1e300
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 # Registers to add (sign +1) or subtract (sign -1), the first of them with +1.
 Terms = tuple[tuple[int, int], ...]
 
@@ -93,7 +93,7 @@ def run(tape: Tape, logps: Sequence[Tensor]) -> Tensor:
         registers += [log1mexp(registers[i]) for i in tape.complements]
         for left, right in tape.steps:
             registers.append(torch.logaddexp(_total(registers, left), _total(registers, right)))
-    elif registers[0].dtype in _HALF:
+    elif registers[0].dtype in HALF:
         registers = [x.float() for x in registers]
     result = tape.result
     if tape.constant:  # top and bottom are the same: the gradient is 0, and must exist

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from .._errors import LossError
 
+_LOGPS = ("chosen", "rejected", "ref_chosen", "ref_rejected")
 _PARTNERS = (("ref_chosen", "ref_rejected"), ("chosen_tokens", "rejected_tokens"))
+_HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, eq=False)
 class PairLogps:
     """Log-probabilities of a batch of pairs, in nats, summed over the completion's tokens.
 
-    Every tensor has the shape (pairs,), except `chosen_token_logps`. Log-probabilities are float32 or float64.
+    Every tensor has the shape (pairs,), except `chosen_token_logps`. What comes in bfloat16 or float16 becomes
+    float32 here, so that every loss computes and returns float32 at least; gradients flow back in the given dtype. What
+    half precision lost before is lost: of a sum near -500, bfloat16 keeps steps of 2 nats. Sum in float32.
 
     Args:
         chosen: log pi(w), of the policy, summed over tokens.
@@ -47,13 +51,17 @@ class PairLogps:
     chosen_token_logps: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chosen", "rejected", "ref_chosen", "ref_rejected"):
+        for name in _LOGPS:
             _check_logps(name, getattr(self, name), required=not name.startswith("ref_"))
         for name in ("chosen_tokens", "rejected_tokens"):
             _check_is_tensor(name, getattr(self, name))
         _check_logps("chosen_token_logps", self.chosen_token_logps, required=False)
         self._check_partners()
         self._check_shapes()
+        for name in (*_LOGPS, "chosen_tokens", "rejected_tokens", "chosen_token_logps"):
+            value: object = getattr(self, name)
+            if isinstance(value, Tensor) and value.dtype in _HALF:
+                object.__setattr__(self, name, value.float())
 
     def _check_partners(self) -> None:
         for first, second in _PARTNERS:
@@ -154,8 +162,8 @@ def _check_logps(name: str, value: object, required: bool) -> None:
     if required and value is None:
         raise LossError(f"`{name}` must be a tensor of the shape (pairs,) (got None).")
     _check_is_tensor(name, value)
-    if isinstance(value, Tensor) and value.dtype not in (torch.float32, torch.float64):
+    if isinstance(value, Tensor) and not value.dtype.is_floating_point:
         raise LossError(
-            f"`{name}` must be float32 or float64 (got {value.dtype}): a sum of log-probabilities over many tokens "
-            "loses its last digits in half precision. Convert the logits with `.float()` before the log-softmax."
+            f"`{name}` must be a tensor of floats (got {value.dtype}): log-probabilities in nats, float32 or float64; "
+            "bfloat16 and float16 are read as float32."
         )

@@ -27,6 +27,24 @@ def assert_finite(loss, pairs: PairLogps):
         assert gradient is None or gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", EVERY_LOSS, ids=title)
+def test_half_precision_is_computed_in_float32_and_its_gradient_comes_back_in_half(loss, dtype):
+    logps = torch.tensor(list(itertools.product(LOGPS, LOGPS, LOGPS[::3], LOGPS[::3]))).T.to(dtype)
+    leaves = [row.clone().requires_grad_() for row in logps]
+    counts = torch.full_like(logps[0], 300.0)
+    values = loss(PairLogps(*leaves, counts, counts))
+    assert values.dtype == torch.float32
+    assert values.isfinite().all()
+    # Exactly the loss of the numbers that the half-precision tensors hold.
+    full = [leaf.detach().float() for leaf in leaves]
+    assert torch.equal(values, loss(PairLogps(*full, counts.float(), counts.float())))
+    for gradient in torch.autograd.grad(values.sum(), leaves, allow_unused=True):
+        assert gradient is None or (gradient.dtype == dtype and not gradient.isnan().any())
+        # float16 ends at 65504; bfloat16 has float32's range.
+        assert gradient is None or dtype == torch.float16 or gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("loss", EVERY_LOSS, ids=title)
 def test_gradients_are_those_of_the_values(loss):
     pairs = random_pairs(10)
