@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
-from ._cache import ReferenceCache, settle
-from ._cache_plan import plan_cache
 from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
@@ -55,7 +52,6 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         objective: The loss and the reference, put together.
         reference: What the policy is compared with.
         forward_pass: Makes the forward pass of a batch; see `plain_forward`.
-        reference_cache: The reference's log-probabilities on disk; None if they are not kept.
         data_reports: What the check of each data set found.
         noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
 
@@ -109,12 +105,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
         self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
-        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
-        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
         with _setup.loading_errors(model):
             super().__init__(
                 model=model,
-                ref_model=_trl.NoModel() if caching.postpones else second(),
+                ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
                 args=args,
                 data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
                 train_dataset=data.train,
@@ -136,7 +130,6 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.statistics.install()
         if getattr(args, "shared_prefix", False):
             install_all(self.model, self.ref_model, self.accelerator)
-        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
@@ -258,9 +251,6 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_key, rejected_key = _trl.REFERENCE_KEYS
         if self.precompute_ref_logps:
             return None
-        if self.reference_cache is not None:
-            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
-            return tokens
         self._reference_tokens.clear()
         logps = self.reference.logps(inputs)
         if logps is None:  # TRL's metrics need numbers: its rewards become beta * log pi
