@@ -137,11 +137,10 @@ def _close(ours: Tensor, theirs: Tensor, q: Quantities) -> bool:
     masks = [torch.arange(width)[None, :] < q.counts[side][:, None] for side in ("w", "l")]
     gradients = [
         torch.autograd.grad(x.sum(), leaves, retain_graph=True, allow_unused=True)
-        for x in (ours, theirs)
         if x.requires_grad
+        else [None] * len(leaves)
+        for x in (ours, theirs)
     ]
-    if len(gradients) < 2:
-        return False
     return all(
         _near(*(torch.zeros_like(leaf).double() if g is None else g.double() * mask for g in pair))
         for leaf, mask, *pair in zip(leaves, [*masks, torch.ones(())][: len(leaves)], *gradients, strict=True)
@@ -194,7 +193,7 @@ def log_ratio(structure: PreferenceStructure, logps: Mapping[str, Tensor]) -> Te
             for row in range(1 << count)
             if mask >> row & 1
         ]
-        sides.append(torch.logsumexp(torch.stack([torch.as_tensor(r) for r in rows]), 0))
+        sides.append(torch.logsumexp(torch.stack([torch.as_tensor(r, dtype=torch.float64) for r in rows]), 0))
     return sides[0] - sides[1]
 
 

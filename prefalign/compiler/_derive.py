@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -15,6 +16,8 @@ from ..logic import derive as derive_equation
 from ..losses import Loss
 from . import _symbols as sy
 from ._check import GUARDED_SCALES, SCALES, Disagreement, check
+from ._cores import is_live
+from ._declared import claimed_reading, with_declared
 from ._loss import GroupLoss
 from ._read import read
 from ._reading import Reading, reading
@@ -30,6 +33,10 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
     `ref_rejected`, `chosen_len`, a `PairLogps`, a batch of such entries) become symbols; floats, in defaults, in
     `given`, and in the fields of losses, dataclasses and namespaces, become named hyperparameters (0.0 is taken as
     "switched off"). What comes back has been checked: its values and gradients are the code's on random batches.
+
+    Code shows a ratio, and structures whose top and bottom share a factor have one ratio. Of foreign code comes the
+    coprime one. A loss that `to_loss` made says which structure it has; where the ratio read from its code is that
+    structure's, that structure is returned, checked likewise: so `derive(to_loss(s))` is equivalent to `s`.
 
     Args:
         loss: Equation text, a SymPy expression, a catalogue name; or a `Loss` or `GroupLoss`; or a Python function,
@@ -95,12 +102,20 @@ def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, g
 def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, Any], name: str, groups: int) -> Reading:
     values = {s: formula.hypers[s.name] for s in formula.expr.free_symbols if s.name in formula.hypers}
     values |= {sy.N_W: 1.0, sy.N_L: 1.0}
+    claimed = claimed_reading(given.get("self"), name)
+    if claimed is not None and not is_live(formula.expr):
+        return check(claimed, function, given, formula.hypers, groups)
     try:
         found = reading(read(formula.expr, values), values, name, formula.hypers)
     except PrefalignError:
         raise
     except Exception as error:  # whatever SymPy makes of a strange formula, the user is told about a loss
         raise DerivationError(f"No reading was found for the formula {formula.expr} ({error}).") from error
+    found = with_declared(found, given.get("self"))
+    if claimed is not None and [rule.structure for rule in found.rules] != [claimed.structure]:
+        # A ratio that is below 1 everywhere leaves a hinge that is never at rest: its code is no longer a hinge.
+        with suppress(Disagreement):
+            return check(claimed, function, given, formula.hypers, groups)
     if not formula.guards:
         return check(found, function, given, formula.hypers, groups)
     note = "A numerical guard (a clamp or an epsilon within 1e-6 of a probability's ends) is left out of the reading."

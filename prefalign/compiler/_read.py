@@ -211,7 +211,8 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
     parts.sort(key=lambda part: "w" not in part.core.meanings)
     constant = sp.simplify(constant) if constant != 0 else constant
     if not parts:
-        raise DerivationError("The loss does not depend on the log-probabilities.")
+        known = constant.replace(sy.LogSigmoid, lambda x: -sp.log(1 + sp.exp(-x)))
+        raise DerivationError(f"The loss does not depend on the log-probabilities: it is {known} for all of them.")
     if constant != 0:
         parts[0] = replace(parts[0], link=parts[0].link + constant / parts[0].weight)
     return parts
