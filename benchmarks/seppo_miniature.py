@@ -59,9 +59,9 @@ def write_data(folder: Path) -> None:
         lines = []
         for number in numbers:
             four = sorted((text(draw) for _ in range(4)), key=gold)
-            row = {"prompt": f"F{number:03d}:", "chosen": four[-1], "rejected": four[0], "gold_chosen": gold(four[-1])}
+            row = {"prompt": f"F{number:03d}:", "chosen": four[-1], "gold_chosen": gold(four[-1])}
             lines.append(json.dumps(row) + "\n" if four[0] != four[-1] else "")
-        (folder / f"reviews_{split}.jsonl").write_text("".join(lines))
+        (folder / f"winners_{split}.jsonl").write_text("".join(lines))
 
 
 def experiment() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Makes examples/data: SmolLM2's own continuations of film-review openings, paired by VADER's sentiment score.
+"""Makes examples/data: SmolLM2's continuations of film-review openings, paired, or the best taken, by VADER's score.
 
 Run `python examples/make_pairs.py` (about 12 minutes of one core; if stopped, it goes on where it was).
 """
@@ -14,6 +14,7 @@ from prefalign.cli.demo import gold_rewards, load, model_path, sample
 OUT = Path(__file__).parent / "data"
 PROGRESS = Path("runs/make_pairs/samples.jsonl")
 SAMPLES, SEED, CHUNK = 6, 20, 16  # samples a prompt; seed of the first chunk; prompts a chunk
+BEST_OF = 4  # of a prompt's samples, the first ones: the best is the winner where winners stand alone
 MIN_GAP, MIN_WORDS = 0.4, 3  # between the gold scores of a pair; in each of its texts
 SIZES = {"train": 400, "heldout": 96, "dev": 48}  # prompts, no title shared; `dev` is for choosing settings
 PAIRS = {"train": 2, "heldout": 1, "dev": 1}  # most pairs of a prompt
@@ -37,10 +38,15 @@ def prompts() -> dict[str, list[str]]:
     return {split: draw.sample(every[split], size) for split, size in SIZES.items()}
 
 
+def scored_texts(texts: list[str]) -> list[tuple[float, str]]:
+    """The finished ones of some texts, each once, behind their gold scores, the lowest first."""
+    whole = [text for text in texts if text.endswith((".", "!", "?", '"')) and len(text.split()) >= MIN_WORDS]
+    return sorted(set(zip(gold_rewards(whole), whole, strict=True)))
+
+
 def pairs_of(prompt: str, texts: list[str], most: int) -> list[dict[str, object]]:
     """At most `most` pairs: best and worst of the finished samples, then second best and second worst."""
-    whole = [text for text in texts if text.endswith((".", "!", "?", '"')) and len(text.split()) >= MIN_WORDS]
-    scored = sorted(set(zip(gold_rewards(whole), whole, strict=True)))
+    scored = scored_texts(texts)
     halves = list(zip(reversed(scored), scored, strict=True))[: min(most, len(scored) // 2)]
     return [
         {"prompt": prompt, "chosen": chosen, "rejected": rejected, "gold_chosen": high, "gold_rejected": low}
@@ -70,9 +76,13 @@ def main() -> None:
     asked = prompts()
     every = iter(sampled([prompt for some in asked.values() for prompt in some]))
     for split, some in asked.items():
-        rows = [row for prompt in some for row in pairs_of(prompt, next(every), PAIRS[split])]
-        (OUT / f"reviews_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        print(f"{split}: {len(rows)} pairs of {len(some)} prompts")
+        texts = {prompt: next(every) for prompt in some}
+        rows = [row for prompt in some for row in pairs_of(prompt, texts[prompt], PAIRS[split])]
+        best = {prompt: scored_texts(texts[prompt][:BEST_OF])[-1:] for prompt in some}
+        winners = [{"prompt": p, "chosen": text, "gold_chosen": gold} for p in some for gold, text in best[p]]
+        for name, made in (("reviews", rows), ("winners", winners)):
+            (OUT / f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
+        print(f"{split}: {len(rows)} pairs and {len(winners)} winners of {len(some)} prompts")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
 """SePPO's ablation: SFT, and winners against the policy's own past, with each flipper and each choice of the past.
 
-Run `python examples/seppo_experiment.py` (hours on two cores; if stopped, it goes on where it was; `--help` for less).
+Run `python examples/seppo_experiment.py` (under an hour of one core; when run again it leaves out what is there).
 """
 
 import argparse
 import json
-import shutil
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
 from datasets import Dataset
+from matplotlib.figure import Figure
 from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from prefalign import PrefConfig, PrefTrainer
 from prefalign.cli.demo import gold_rewards, model_path, sample
-from prefalign.train import last_whole_checkpoint
+from prefalign.data import load_pairs
+from prefalign.references import HeldOut, write_json
 
 PAIRS = [("none", "random"), ("sign", "random"), ("indicator", "random"), ("sign", "initial"), ("sign", "latest")]
 # Each arm's loss, and which snapshot of the past generates and scores.
@@ -22,40 +25,62 @@ SEPPO = {f"{flipper}, {choose}": (f"seppo(beta=0.1, flipper={flipper})", choose)
 ARMS = {"sft": ("sft(reduction='sum')", None), **SEPPO}
 
 
-def best(file: Path) -> Dataset:
-    """For each prompt the pair whose winner has the highest gold reward: the best of several samples of the model."""
-    rows = sorted(map(json.loads, file.read_text("utf-8").splitlines()), key=lambda row: row["gold_chosen"])
-    rows = {row["prompt"]: row for row in rows}.values()
-    return Dataset.from_list([{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows])
+class Curve(TrainerCallback):
+    """Log-probability of held-out winners at the start, half-way and at the end: sums over tokens in nats, averaged."""
+
+    def __init__(self, winners: list, model: str, steps: int) -> None:
+        self.rows, self.marks = (
+            HeldOut(winners, AutoTokenizer.from_pretrained(model), batch_size=16),
+            (steps // 2, steps),
+        )
+        self.start = self.measure(AutoModelForCausalLM.from_pretrained(model))  # of every run: LoRA adds nothing yet
+
+    def measure(self, model: AutoModelForCausalLM) -> float:
+        return -self.rows.nll(model) * self.rows.scored / len(self.rows.examples)
+
+    def on_step_end(self, args, state, control, model, **_) -> None:
+        if state.global_step in self.marks:
+            self.points[state.global_step] = self.measure(model)
 
 
-def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """One run's numbers; log-probabilities are sums over tokens in nats, averaged over held-out winners."""
-    loss, choose = ARMS[arm]
-    folder = options.out / f"{arm.replace(', ', '-')}-{seed}"
-    if (done := folder / "result.json").is_file():
-        return json.loads(done.read_text("utf-8"))
-    pairs, held_out = (best(options.data / f"reviews_{split}.jsonl") for split in ("train", "heldout"))
+def train(arm: str, seed: int, options: argparse.Namespace, splits: list[list], curve: Curve) -> dict:
+    """One run's numbers, its curve, and its flip rate every few steps."""
+    (loss, choose), curve.points = ARMS[arm], {0: curve.start}
     past = f"past(keep=7, every={options.every}, choose={choose}, seed={seed})"
+    ahead = {"reference": past, "max_new_tokens": 20, "generate_ahead": options.every} if choose else {}
     args = PrefConfig(
-        str(folder), loss=loss, reference=past if choose else "none", max_new_tokens=32 if choose else None,
-        learning_rate=options.learning_rate, lr_scheduler_type="constant", max_steps=options.steps, seed=seed,
-        per_device_train_batch_size=8, per_device_eval_batch_size=32, eval_strategy="steps", eval_on_start=True,
-        eval_steps=max(1, options.steps // 2), save_steps=options.every, save_total_limit=1, logging_steps=1,
-        report_to="none", use_cpu=True,
+        str(options.out / "work"), loss=loss, **ahead, shared_prefix=True, seed=seed, max_steps=options.steps,
+        learning_rate=options.learning_rate, lr_scheduler_type="constant", per_device_train_batch_size=8,
+        logging_steps=max(1, options.every // 2), save_strategy="no", report_to="none", use_cpu=True,
     )  # fmt: skip
-    trainer = PrefTrainer(
-        options.model, args=args, train_dataset=pairs if choose is None else pairs.remove_columns("rejected"),
-        eval_dataset=held_out, peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(str(folder)))
-    names = ("eval_logps/chosen", "anchor/flip_rate")
-    curve, flips = ([row[name] for row in trainer.state.log_history if name in row] for name in names)
-    texts = sample(trainer.model.eval(), trainer.processing_class, held_out["prompt"][:], seed=0)
-    result = {"start": curve[0], "end": curve[-1], "lowest": min(curve), "flip rate": mean(flips or [0])}
-    done.write_text(json.dumps(result | {"gold": mean(gold_rewards(texts))}), "utf-8")
-    list(map(shutil.rmtree, folder.glob("checkpoint-*")))
-    return json.loads(done.read_text("utf-8"))
+    depth = AutoConfig.from_pretrained(options.model).num_hidden_layers
+    upper = list(range(depth * 2 // 3, depth))  # the last third of the layers: the backward pass ends there
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"], layers_to_transform=upper)
+    rows = Dataset.from_list(splits[0]).select_columns(["prompt", "chosen"])
+    trainer = PrefTrainer(options.model, args=args, train_dataset=rows, peft_config=lora, callbacks=[curve])
+    trainer.train()
+    flips = {row["step"]: row["anchor/flip_rate"] for row in trainer.state.log_history if "anchor/flip_rate" in row}
+    points = list(curve.points.values())
+    found = {"start": points[0], "end": points[-1], "lowest": min(points), "flip rate": mean(flips.values() or [0])}
+    if options.gold:
+        prompts, tokenizer = [row["prompt"] for row in splits[1]], trainer.processing_class
+        found["gold"] = mean(gold_rewards(sample(trainer.model.eval(), tokenizer, prompts, seed)))
+    return {"numbers": found, "curve": curve.points, "flips": flips}
+
+
+def draw(runs: dict[str, list[dict]], file: Path) -> None:
+    """The curves with their spread over seeds, and the flip rates."""
+    left, right = (figure := Figure(figsize=(11, 4), layout="constrained")).subplots(1, 2)
+    for arm, seeds in runs.items():
+        for axes, key in ((left, "curve"), (right, "flips")):
+            if steps := list(map(int, seeds[0][key])):
+                values = list(zip(*(seed[key].values() for seed in seeds), strict=True))
+                axes.plot(steps, list(map(mean, values)), label=arm)
+                axes.fill_between(steps, list(map(min, values)), list(map(max, values)), alpha=0.15)
+    left.set(xlabel="optimizer step", ylabel="log-probability of held-out winners (nats, sum)")
+    right.set(xlabel="optimizer step", ylabel="flip rate", ylim=(0, 1))
+    left.legend(title="flipper, snapshot")
+    figure.savefig(file, dpi=150)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -63,16 +88,26 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--model", help="folder or hub id (default: SmolLM2-135M-Instruct)")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data")
     parser.add_argument("--out", type=Path, default=Path("runs/seppo"))
-    for name, value in {"steps": 40, "every": 10, "seeds": 3, "learning_rate": 1e-3}.items():
+    for name, value in {"steps": 24, "every": 6, "seeds": 3, "learning_rate": 1e-3, "longest": 120}.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
+    parser.add_argument("--gold", action="store_true", help="also sample from every trained model, and score it")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args(words)
     options.model = model_path(options.model, Path("runs/models"))
     options.out /= f"{Path(options.model).name}-{options.steps}-{options.every}-{options.learning_rate:g}"
-    table = {arm: [train(arm, seed, options) for seed in range(options.seeds)] for arm in options.arms}
-    print("mean (deviation) ", *(name.rjust(15) for name in table[options.arms[0]][0]))
-    for arm, runs in table.items():
-        cells = zip(*(run.values() for run in runs), strict=True)
+    splits = [load_pairs(options.data / f"winners_{split}.jsonl").to_list() for split in ("train", "heldout")]
+    splits = [[row for row in rows if len(row["chosen"]) <= options.longest] for rows in splits]
+    runs, curve = {arm: [] for arm in options.arms}, None
+    for seed, arm in product(range(options.seeds), options.arms):
+        if not (file := options.out / f"{arm.replace(', ', '-')}-{seed}.json").is_file():
+            curve = curve or Curve(splits[1][:48], options.model, options.steps)
+            write_json(file, train(arm, seed, options, splits, curve))
+        runs[arm].append(json.loads(file.read_text("utf-8")))
+    write_json(options.out / "results.json", runs)
+    draw(runs, options.out / "results.png")
+    print("mean (deviation) ", *(name.rjust(15) for name in runs[options.arms[0]][0]["numbers"]))
+    for arm, seeds in runs.items():
+        cells = zip(*(seed["numbers"].values() for seed in seeds), strict=True)
         print(arm.ljust(17), *(f"{mean(c):8.2f} ({stdev(c) if len(c) > 1 else 0:4.2f})".rjust(15) for c in cells))
 
 

@@ -60,10 +60,13 @@ class HeldOut:
 
     @torch.no_grad()
     def nll(self, model: torch.nn.Module, progress: bool = False) -> float:
-        """Negative log-likelihood in nats, mean over all scored tokens."""
+        """Negative log-likelihood in nats, mean over all scored tokens; a model in training goes on in it."""
+        training = model.training
         model.eval()
         batches = tqdm(list(self._batches()), desc="Held-out loss", delay=2.0, leave=False, disable=not progress)
-        return sum(float(self._sum(model, batch)) for batch in batches) / self.scored
+        total = sum(float(self._sum(model, batch)) for batch in batches)
+        model.train(training)
+        return total / self.scored
 
     def backward(self, model: torch.nn.Module, progress: bool = False) -> float:
         """The same, and its gradient added to the parameters' `grad`."""

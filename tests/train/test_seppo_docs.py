@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from prefalign.cli import _train
 from prefalign.cli._train import read_options
+from prefalign.cli.demo import gold_rewards
 from prefalign.losses import SePPO
 from prefalign.references import PastCheckpoints, _past
 from prefalign.train import GenerationOptions, _generation
@@ -21,6 +23,7 @@ from tests.tiny import tiny_pairs
 from tests.train.runs import history, ours
 
 DOCS = Path(__file__).parents[2] / "docs"
+DATA = DOCS.parent / "examples" / "data"
 PAGE = (DOCS / "seppo.md").read_text("utf-8")
 
 
@@ -73,3 +76,23 @@ def test_every_key_of_self_play_has_an_entry_in_both_pages(checkpoint, tmp_path)
     for key in keys:
         assert f"`{key}`" in PAGE, key
         assert f"`{key}`" in metrics, key
+
+
+@pytest.mark.parametrize("split", ["train", "heldout", "dev"])
+def test_the_committed_winners_are_the_best_of_fewer_samples_than_the_pairs(split):
+    pytest.importorskip("vaderSentiment")
+    pairs, winners = (
+        [json.loads(line) for line in (DATA / f"{name}_{split}.jsonl").read_text("utf-8").splitlines()]
+        for name in ("reviews", "winners")
+    )
+    assert gold_rewards([row["chosen"] for row in winners]) == [row["gold_chosen"] for row in winners]
+    assert all(set(row) == {"prompt", "chosen", "gold_chosen"} for row in winners)
+    found = {row["prompt"]: row for row in winners}
+    assert len(found) == len(winners)
+    best_of_six = {}
+    for row in pairs:
+        best_of_six[row["prompt"]] = max(row["gold_chosen"], best_of_six.get(row["prompt"], -1))
+    assert set(best_of_six) <= set(found)
+    assert all(found[prompt]["gold_chosen"] <= gold for prompt, gold in best_of_six.items())
+    # The best of six is among the first four for two prompts of three.
+    assert sum(found[prompt]["gold_chosen"] == gold for prompt, gold in best_of_six.items()) > 0.6 * len(best_of_six)

@@ -57,17 +57,18 @@ def test_the_command_line_trains_on_winners(checkpoint, tmp_path):
 @pytest.mark.slow
 def test_the_experiment_in_miniature(tmp_path, capsys):
     """Winners are the best of four; without the flipper their held-out log-probability collapses, with it it rises."""
-    pytest.importorskip("vaderSentiment")
     seppo_miniature.run(tmp_path, seeds=1)
-    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("out/*/*/result.json")}
-    assert len(found) == 6
-    start = found["sft-0"]["start"]
-    fall = start - found["none-random-0"]["lowest"]
+    (table,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/*/results.json"))
+    assert len(table) == 6
+    found = {arm: runs[0]["numbers"] for arm, runs in table.items()}
+    start = found["sft"]["start"]
+    fall = start - found["none, random"]["lowest"]
     assert fall > 4
-    for arm in ("sign-random-0", "indicator-random-0", "sign-initial-0", "sign-latest-0"):
+    for arm in ("sign, random", "indicator, random", "sign, initial", "sign, latest"):
         assert found[arm]["end"] > start - 0.2, arm
         assert 0 < found[arm]["flip rate"] < 1, arm
-    assert abs(found["sign-random-0"]["end"] - found["indicator-random-0"]["end"]) < 0.1 * fall
-    table = capsys.readouterr().out.split("mean (deviation)")[-1]
+    assert abs(found["sign, random"]["end"] - found["indicator, random"]["end"]) < 0.1 * fall
+    assert len(list(tmp_path.glob("out/*/results.png"))) == 1
+    printed = capsys.readouterr().out.split("mean (deviation)")[-1]
     seppo_miniature.run(tmp_path, seeds=1)  # everything is there: nothing is trained
-    assert capsys.readouterr().out.split("mean (deviation)")[-1] == table
+    assert capsys.readouterr().out.split("mean (deviation)")[-1] == printed
