@@ -46,6 +46,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             path = write_run(args.output_dir, record)
             print(f"Loss: {trainer.objective.formula}")
             print(f"Reference: {trainer.reference.identity}")
+            if trainer.token_batches is not None:
+                print(trainer.token_batches)
             print(f"Record of the run: {path}", flush=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -53,6 +55,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.trainer.reference.on_step_begin(state.global_step)
         if self.trainer.self_play is not None:
             self.trainer.self_play.fill(state.global_step)
+        if self.trainer.token_batches is not None:
+            self.trainer.token_batches.begin_step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Pass the step on to the reference; look at the weights before they are saved."""

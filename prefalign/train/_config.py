@@ -52,6 +52,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
             computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
             last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
+        tokens_per_batch: Most tokens of a micro-batch: a step keeps its `per_device_train_batch_size *
+            gradient_accumulation_steps` pairs per process, and computes them in as many micro-batches as that takes
+            (docs/batches.md). Unique tokens where the shared prefix is on, else padded positions. Default: as many
+            pairs in each micro-batch as `per_device_train_batch_size` says.
 
     Raises:
         ConfigError: An option is unknown, was removed, contradicts another one or would have no effect.
@@ -76,6 +80,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     )
     shared_prefix: bool = field(
         default=False, metadata={"help": "Compute the common prefix of a pair once, and padding never."}
+    )
+    tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
     )
     statistics: StatisticsSteps = field(
         default="logged_steps",

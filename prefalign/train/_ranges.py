@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[type, float, bool]] = {
     "per_device_eval_batch_size": (int, 1, True),
     "gradient_accumulation_steps": (int, 1, True),
     "max_length": (int, 1, True),
+    "tokens_per_batch": (int, 1, True),
     "save_total_limit": (int, 1, True),
     "dataloader_num_workers": (int, 0, True),
     "seed": (int, 0, True),

@@ -15,6 +15,7 @@ from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
+from ._batches import TokenBatches, check_token_batches
 from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
@@ -98,6 +99,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.reference.check(policy)
         data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
         self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
+        check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
         _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
         self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
@@ -128,6 +130,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.beta = self.objective.beta
         self.reference.setup(self)
         self.statistics.install()
+        budget = getattr(args, "tokens_per_batch", None)
+        self.token_batches = None if budget is None else TokenBatches(self, budget)
         if getattr(args, "shared_prefix", False):
             install_all(self.model, self.ref_model, self.accelerator)
         self._run = RunCallback(self)
@@ -187,6 +191,18 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if not torch.isfinite(loss.detach()):
             raise self._not_finite(pairs, values, inputs, numbers)
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """The forward and backward pass of a batch; with `tokens_per_batch` a step's last batch runs them all."""
+        if self.token_batches is None:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        return self.token_batches.train(super().training_step, model, inputs, num_items_in_batch)
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """The loss of a batch in an evaluation; with `tokens_per_batch` it is divided like one in training."""
+        if self.token_batches is None or self.self_play is not None or not prediction_loss_only:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        return self.token_batches.predict(super().prediction_step, model, inputs, ignore_keys)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The batches of an optimizer step; with winners alone, later ones are fetched too, to generate for all."""

@@ -8,6 +8,7 @@ the auxiliary loss of mixtures of experts, evaluation and sharding stay TRL's.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,47 @@ def both_heads(model: nn.Module) -> tuple[Forward, Forward]:
 def has_router_loss(trainer: Any) -> bool:
     """Whether TRL adds the auxiliary loss of a mixture of experts."""
     return bool(trainer.aux_loss_enabled)
+
+
+def has_images(trainer: Any) -> bool:
+    """Whether the data hold images."""
+    return bool(trainer._is_vision_dataset)
+
+
+@contextmanager
+def metrics_apart(trainer: Any, mode: str) -> Iterator[Mapping[str, list[float]]]:
+    """Within, what is logged goes into the mapping alone."""
+    apart: defaultdict[str, list[float]] = defaultdict(list)
+    kept = trainer._metrics[mode]
+    trainer._metrics[mode] = apart
+    try:
+        yield apart
+    finally:
+        trainer._metrics[mode] = kept
+
+
+@contextmanager
+def uneven_gather(accelerator: Any) -> Iterator[None]:
+    """Within, the accelerator gathers tensors whose processes have different numbers of rows."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    even = accelerator.gather
+
+    def gather(tensor: Tensor) -> Tensor:
+        if tensor.dim() == 0:
+            return even(tensor)  # type: ignore[no-any-return]
+        sizes = even(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = even(padded).split(max(sizes))
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    accelerator.gather = gather
+    try:
+        yield
+    finally:
+        del accelerator.gather
 
 
 class NoModel(nn.Module):
@@ -206,3 +248,8 @@ def set_tokens_seen(trainer: Any, count: float) -> None:
 def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
     """Log the mean of `value` over the batches until the next log, among TRL's own metrics."""
     trainer._metrics[mode][name].append(value)
+
+
+def set_metric(trainer: Any, mode: str, name: str, values: list[float]) -> None:
+    """Log the mean of these values, whatever was there before."""
+    trainer._metrics[mode][name] = values
