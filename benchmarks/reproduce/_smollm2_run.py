@@ -175,6 +175,9 @@ class Bench:
 
     def _train(self, setting: Setting, scratch: Path) -> tuple[Any, list[dict[str, float]]]:
         layers = len(self.lower.layers)
+        twin = copy.deepcopy(self.model)
+        for layer in self.lower.layers:  # shared by all twins: they must take the packed rows that this one takes
+            layer.self_attn.config = twin.config  # type: ignore[union-attr]
         config = PrefConfig(
             str(scratch),
             loss=setting.loss,
@@ -194,7 +197,7 @@ class Bench:
         )
         with contextlib.redirect_stdout(io.StringIO()):  # the check of the data, the same in every run
             trainer = PrefTrainer(
-                copy.deepcopy(self.model),
+                twin,
                 args=config,
                 reference=Remembered(known=self.known),
                 train_dataset=flip_labels(self.train, setting.flips, setting.seed),
