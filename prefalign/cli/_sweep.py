@@ -11,7 +11,7 @@ from .._errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from ..logic import Specification
-    from .sweep import Plan
+    from .sweep import Halving, Plan
 
 # What decides the results, with its default; each may stand in the --plan file, and the command line wins.
 _DEFAULTS: dict[str, Any] = {
@@ -28,6 +28,10 @@ _DEFAULTS: dict[str, Any] = {
     "reference": True,
     "mean": True,
     "gold_samples": 0,
+    "halving": 0,
+    "rungs": [],
+    "judge_by": "margin",
+    "judge_baselines": False,
 }
 _METRICS = ("gold", "margin", "chosen", "rejected", "displacement")
 
@@ -52,6 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--gold-samples", type=int, metavar="N", help="score N samples of each held-out prompt by VADER (default: 0)"
     )
+    early = parser.add_argument_group("what is stopped early (also options of the plan)")
+    early.add_argument("--halving", type=int, metavar="N", help="of the candidates, one in N goes on at each rung")
+    early.add_argument(
+        "--rungs", type=int, nargs="+", metavar="STEP", help="where (default: max_steps / N, / N^2, …, at evaluations)"
+    )
+    early.add_argument("--judge-by", choices=_METRICS[1:], help="by what, as a mean over the seeds (default: margin)")
+    early.add_argument("--judge-baselines", action=argparse.BooleanOptionalAction, help="baselines, too (default: no)")
     how = parser.add_argument_group("how")
     how.add_argument("--out", required=True, type=Path, metavar="DIR", help="the sweep's directory; alone: go on")
     how.add_argument("--workers", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
@@ -97,7 +108,7 @@ def _read_plan_file(path: str) -> dict[str, Any]:
 
 
 def _make_plan(options: Mapping[str, Any]) -> Plan:
-    from .sweep import Plan, Recipe, check_base, hash_data, make_arms, read_base
+    from .sweep import Plan, Recipe, check_base, check_halving, hash_data, make_arms, read_base
 
     chosen = {**_DEFAULTS, **options}
     if chosen["config"] is None:
@@ -116,9 +127,27 @@ def _make_plan(options: Mapping[str, Any]) -> Plan:
     )
     base = read_base(Path(chosen["config"]))
     text = "" if spec is None else str(spec)
-    plan = Plan(text, base, arms, tuple(chosen["seeds"]), chosen["gold_samples"], hash_data(base))
+    halving = _make_halving(chosen, base)
+    plan = Plan(text, base, arms, tuple(chosen["seeds"]), chosen["gold_samples"], hash_data(base), halving)
+    check_halving(plan)
     check_base(plan)
     return plan
+
+
+def _make_halving(chosen: Mapping[str, Any], base: Mapping[str, Any]) -> Halving | None:
+    from .sweep import Halving
+
+    factor, rungs = chosen["halving"], chosen["rungs"]
+    if not factor:
+        return None
+    if any(isinstance(rung, bool) or not isinstance(rung, int) for rung in rungs):
+        raise ConfigError(f"`--rungs` must be whole numbers (got {rungs!r}).")
+    if not rungs:
+        steps, every = (base.get(name) for name in ("max_steps", "eval_steps"))
+        if isinstance(steps, int) and isinstance(every, int) and every > 0:  # else `check_halving` says what is wrong
+            parts = (steps // factor**power for power in range(1, steps.bit_length() + 1))
+            rungs = sorted({part - part % every for part in parts} - {0})
+    return Halving(factor, tuple(rungs), chosen["judge_by"], chosen["judge_baselines"])
 
 
 def _check(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -131,6 +160,13 @@ def _check(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise ConfigError(f"`--seeds` must be whole numbers (got {chosen['seeds']!r}).")
     if not all(isinstance(text, str) for text in chosen["baselines"]):
         raise ConfigError(f"`--baselines` must be texts (got {chosen['baselines']!r}).")
+    if chosen["halving"] == 1 or chosen["halving"] < 0:
+        raise ConfigError(f"`--halving` must be >= 2, or 0 for none (got {chosen['halving']}).")
+    if chosen["judge_by"] not in _METRICS[1:]:
+        raise ConfigError(f"`judge_by` must be one of {', '.join(_METRICS[1:])} (got {chosen['judge_by']!r}).")
+    idle = next((name for name in ("rungs", "judge_by", "judge_baselines") if name in given), None)
+    if idle is not None and not chosen["halving"]:
+        raise ConfigError(f"`--{idle.replace('_', '-')}` would have no effect without `--halving`. Leave it out.")
     for name, least in (("top", 1), ("gold_samples", 0)):
         if chosen[name] < least:
             raise ConfigError(f"`--{name.replace('_', '-')}` must be >= {least} (got {chosen[name]}).")

@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         eval_dataset=evaluation,
         peft_config=peft_config,
         quantization_config=quantization,
+        callbacks=getattr(args, "callbacks", None),  # of a sweep
     )
     texts = Texts(trainer, data.samples, data.sample_tokens)
     trainer.train(resume_from_checkpoint=resume)

@@ -1,7 +1,8 @@
-"""One run of a sweep, in a process of its own: `python -m prefalign.cli.sweep._job JOB_FOLDER GOLD_SAMPLES`."""
+"""One run of a sweep in a process of its own: `python -m prefalign.cli.sweep._job JOB_FOLDER GOLD_SAMPLES UNTIL`."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
@@ -9,27 +10,56 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..._errors import PrefalignError
 from ..._yaml import read_mapping
 from ...references import write_json
-from .._main import main as prefalign
 
 CONFIG_FILE, GOLD_FILE = "config.yaml", "gold.json"
 
 
-def run_job(folder: Path, gold_samples: int) -> int:
-    """Train as `config.yaml` says, from the last checkpoint if there is one; then sample and score, if asked to."""
-    config = folder / CONFIG_FILE
+def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
+    """Train as `config.yaml` says, from the last checkpoint if there is one; then sample and score, if asked to.
+
+    Args:
+        folder: The run's folder.
+        gold_samples: Samples of each held-out prompt; 0 is none.
+        until: The step of a rung, at which to stop with a checkpoint; 0 for the end.
+
+    Returns:
+        The exit code of `prefalign train`.
+    """
     if not (folder / "run" / "trainer_state.json").is_file():  # the last thing that training writes
         from ...train import last_whole_checkpoint
 
         checkpoint = last_whole_checkpoint(str(folder / "run"))
-        resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint]
-        code = prefalign(["train", "--config", str(config), *resume])
-        if code:
-            return code
+        if until and checkpoint is not None and int(checkpoint.rpartition("-")[2]) >= until:
+            return 0
+        try:
+            if not _train(folder / CONFIG_FILE, checkpoint, until):
+                return 0
+        except PrefalignError as error:
+            print(f"prefalign train: {error}", file=sys.stderr)
+            return 2
     if gold_samples and not (folder / GOLD_FILE).is_file():
         write_json(folder / GOLD_FILE, {"rewards": _gold(folder, gold_samples)})
     return 0
+
+
+def _train(config: Path, checkpoint: str | None, until: int) -> bool:
+    """`prefalign train`, and what it has no option for; whether it came to its end, and not only to `until`."""
+    from .. import _train as command
+    from ._stop import Reached, StopAt
+
+    parser = argparse.ArgumentParser(prog="prefalign train", allow_abbrev=False)
+    command.configure(parser)
+    resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint]
+    args = parser.parse_args(["--config", str(config), *resume])
+    args.callbacks = [StopAt(until)] if until else []
+    try:
+        command.run(args)
+    except Reached:
+        return False
+    return True
 
 
 def _gold(folder: Path, samples: int) -> list[float]:
@@ -71,4 +101,4 @@ def _die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _die_with(os.getppid())
-    sys.exit(run_job(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(run_job(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...diagnose import write_atomically
+from ...diagnose import interval, write_atomically
 from ...references import write_json
 from ._arms import Arm
 from ._curves import Picture, draw_curves, draw_lattices
+from ._halving import Decision, decisions
 from ._plan import Plan
 from ._results import METRICS, Metric, Row, collect
 
@@ -35,16 +36,25 @@ def write_page(plan: Plan, folder: Path, sort_by: str | None = None) -> Path:
         ConfigError: matplotlib is not installed.
         CheckpointError: A result is damaged.
     """
-    rows = collect(plan, folder)
-    metric = _metric(rows, sort_by)
-    rows.sort(key=lambda row: _rank(row, metric))
+    made = decisions(plan, folder)
+    rows, metric = _sorted(plan, folder, made, sort_by)
     pictures = [*draw_lattices(rows, metric), *draw_curves(rows)]
     for picture in pictures:
         write_atomically(folder / "sweep" / f"{picture.name}.png", picture.png)
-    write_json(folder / TABLE_FILE, {"sorted_by": metric.key, "arms": [_as_json(row) for row in rows]})
+    rungs = [{"step": one.step, "values": one.values, "kept": one.kept} for one in made]
+    content = {"sorted_by": metric.key, "arms": [_as_json(row) for row in rows], "rungs": rungs}
+    write_json(folder / TABLE_FILE, content)
     page = folder / PAGE_FILE
-    write_atomically(page, _render(plan, folder, rows, metric, pictures).encode("utf-8", "replace"))
+    write_atomically(page, _render(plan, folder, rows, metric, pictures, made).encode("utf-8", "replace"))
     return page
+
+
+def _sorted(plan: Plan, folder: Path, made: Sequence[Decision], sort_by: str | None) -> tuple[list[Row], Metric]:
+    """The rows, the best first and those that were stopped last, the latest of them first."""
+    rows = collect(plan, folder, {name: one.step for one in made for name in one.stopped})
+    metric = _metric(rows, sort_by)
+    rows.sort(key=lambda row: (_rank(row, metric), -(row.stopped or 0)))
+    return rows, metric
 
 
 def table(rows: Sequence[Row], metric: Metric) -> str:
@@ -61,9 +71,7 @@ def table(rows: Sequence[Row], metric: Metric) -> str:
 
 def summary(plan: Plan, folder: Path, sort_by: str | None = None) -> str:
     """The table of what `folder` holds, in the page's order."""
-    rows = collect(plan, folder)
-    metric = _metric(rows, sort_by)
-    rows.sort(key=lambda row: _rank(row, metric))
+    rows, metric = _sorted(plan, folder, decisions(plan, folder), sort_by)
     return table(rows, metric)
 
 
@@ -84,6 +92,8 @@ def _rank(row: Row, metric: Metric) -> float:
 
 
 def _seeds(row: Row) -> str:
+    if row.stopped is not None:
+        return f"stopped at {row.stopped}"
     done = max((len(values) for values in row.values.values()), default=0)
     return f"{done}/{done + len(row.failures) + len(row.missing)}"
 
@@ -102,6 +112,7 @@ def _as_json(row: Row) -> dict[str, Any]:
         },
         "failures": {str(seed): reason for seed, reason in row.failures.items()},
         "missing": list(row.missing),
+        "stopped": row.stopped,
         "theory": theory(row.arm),
     }
 
@@ -122,28 +133,53 @@ def theory(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _render(plan: Plan, folder: Path, rows: Sequence[Row], metric: Metric, pictures: Sequence[Picture]) -> str:
+def _render(
+    plan: Plan,
+    folder: Path,
+    rows: Sequence[Row],
+    metric: Metric,
+    pictures: Sequence[Picture],
+    made: Sequence[Decision],
+) -> str:
     import jinja2
 
     source = files(__package__).joinpath("sweep.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    done = sum(len(plan.seeds) - len(row.missing) - len(row.failures) for row in rows)
+    going = [row for row in rows if row.stopped is None]
+    done = sum(len(plan.seeds) - len(row.missing) - len(row.failures) for row in going)
     page: str = environment.from_string(source).render(
         name=folder.resolve().name,
         plan=plan,
         metric=metric,
         metrics=_shown(rows),
         done=done,
-        total=len(plan.jobs),
-        rows=[{"row": row, "seeds": _seeds(row), "theory": theory(row.arm), **_cells(row)} for row in rows],
+        total=len(plan.seeds) * len(going),
+        rows=[{"row": row, "seeds": _seeds(row), "theory": theory(row.arm), **_cells(row)} for row in going],
+        stopped=len(rows) - len(going),
+        rungs=_rungs(plan, made),
+        judged=next((m for m in METRICS if plan.halving is not None and m.key == plan.halving.by), None),
         failures=[(row.arm.name, seed, reason) for row in rows for seed, reason in row.failures.items()],
         pictures=[(picture, base64.b64encode(picture.png).decode("ascii")) for picture in pictures],
         base=[(name, json.dumps(value, ensure_ascii=False)) for name, value in plan.base.items()],
         command=f"prefalign sweep --out {folder.name}",
     )
     return page
+
+
+def _rungs(plan: Plan, made: Sequence[Decision]) -> list[dict[str, Any]]:
+    """For each rung the losses that were judged, the best first: name, seeds, interval, and whether it went on."""
+    return [
+        {
+            "step": one.step,
+            "losses": [
+                (name, len(values), interval(values) if values else None, name in one.kept)
+                for name, values in one.values.items()
+            ],
+        }
+        for one in made
+    ]
 
 
 def _cells(row: Row) -> dict[str, Any]:

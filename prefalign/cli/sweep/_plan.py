@@ -33,6 +33,27 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Halving:
+    """Successive halving: at each rung the losses are judged, and all but the best are stopped there.
+
+    Args:
+        factor: One in so many goes on, rounded up.
+        rungs: Optimizer steps at which losses are judged, ascending.
+        by: Key of the metric that they are judged by: its mean over the seeds, which stay together.
+        baselines: Whether baselines are judged, too; else they run to the end whatever they show.
+    """
+
+    factor: int
+    rungs: tuple[int, ...]
+    by: str = "margin"
+    baselines: bool = False
+
+    def judges(self, arm: Arm) -> bool:
+        """Whether an arm can be stopped."""
+        return self.baselines or arm.kind == "candidate"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is trained.
 
@@ -43,6 +64,7 @@ class Plan:
         seeds: Every arm is trained with each.
         gold_samples: Samples for each held-out prompt, scored by VADER; 0 is none.
         data: SHA-256 of the data files.
+        halving: Where losses are stopped early; None for nowhere.
     """
 
     spec: str
@@ -51,6 +73,7 @@ class Plan:
     seeds: tuple[int, ...]
     gold_samples: int
     data: Mapping[str, str]
+    halving: Halving | None = None
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -71,7 +94,8 @@ class Plan:
             base.pop("reference", None)  # it would have no effect, which is an error
         own = {"loss": job.arm.loss, "seed": job.seed, "output_dir": str(folder / "run")}
         # Without a look at the untrained model, a loss without a reference has no start to measure changes from.
-        return {"eval_on_start": True, "logging_steps": 1, "report_to": "none", "save_strategy": "no", **base, **own}
+        quiet = {"logging_steps": 1, "report_to": "none", "save_strategy": "no", "samples": 0}
+        return {"eval_on_start": True, **quiet, **base, **own}
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON takes it."""
@@ -120,6 +144,35 @@ def check_base(plan: Plan) -> None:
             _train.read_options(str(file), {}, actions)
 
 
+def check_halving(plan: Plan) -> None:
+    """Refuse rungs that no run comes to, or at which nothing is known.
+
+    Raises:
+        ConfigError: A rung is out of range or not at an evaluation, or there are too few losses to stop any.
+    """
+    halving = plan.halving
+    if halving is None:
+        return
+    steps, every = (plan.base.get(name) for name in ("max_steps", "eval_steps"))
+    for name, value in (("max_steps", steps), ("eval_steps", every)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"`--halving` needs `{name}` in the config, a whole number >= 1 (got {value!r}).")
+    assert isinstance(steps, int)
+    assert isinstance(every, int)
+    wrong = next((rung for rung in halving.rungs if rung % every or not 0 < rung < steps), None)
+    if wrong is not None or not halving.rungs or list(halving.rungs) != sorted(set(halving.rungs)):
+        raise ConfigError(
+            f"`--rungs` must be ascending steps of evaluations, multiples of `eval_steps` = {every} below `max_steps` "
+            f"= {steps} (got {list(halving.rungs)})."
+        )
+    judged = sum(halving.judges(arm) for arm in plan.arms)
+    if judged < 2:
+        raise ConfigError(
+            f"`--halving` would have no effect: {judged} of the losses can be stopped. Ask for more candidates with "
+            "--spec and --top, or judge the baselines, too, with --judge-baselines."
+        )
+
+
 def hash_data(base: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of the data sets that are files."""
     names = (base.get("dataset_name"), base.get("eval_dataset_name"))
@@ -133,17 +186,7 @@ def store_plan(plan: Plan, folder: Path) -> Plan:
     Raises:
         ConfigError: `folder` holds another sweep.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / PLAN_FILE
-    if not file.exists():
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".plan-", delete=False) as scratch:
-            json.dump(plan.to_json(), scratch, indent=2, ensure_ascii=False)
-        try:
-            os.link(scratch.name, file)  # fails where another process was first; a rename would replace its plan
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(scratch.name)
+    write_once(folder / PLAN_FILE, plan.to_json())
     there = load_plan(folder)
     if there != plan:
         fields = [f.name for f in dataclasses.fields(Plan) if getattr(there, f.name) != getattr(plan, f.name)]
@@ -152,6 +195,26 @@ def store_plan(plan: Plan, folder: Path) -> Plan:
             f"with that one, give `prefalign sweep --out {folder}` alone."
         )
     return there
+
+
+def write_once(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file unless it is there; of several processes that do so at once, one writes."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".once-", delete=False) as scratch:
+        json.dump(content, scratch, indent=2, ensure_ascii=False)
+    try:
+        os.link(scratch.name, file)  # fails where another process was first; a rename would replace its file
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(scratch.name)
+
+
+def job_folder(folder: Path, job: Job) -> Path:
+    """Where a run lies."""
+    return folder / "runs" / job.name
 
 
 def load_plan(folder: Path) -> Plan:
@@ -164,8 +227,11 @@ def load_plan(folder: Path) -> Plan:
     try:
         content = json.loads(file.read_text("utf-8"))
         arms = tuple(Arm(**{**arm, "atoms": tuple(arm["atoms"])}) for arm in content["arms"])
-        known = {f.name: content[f.name] for f in dataclasses.fields(Plan)}
-        return Plan(**{**known, "arms": arms, "seeds": tuple(content["seeds"])})
+        known = {f.name: content[f.name] for f in dataclasses.fields(Plan) if f.name != "halving"}
+        halving = content.get("halving")  # plans of before there was halving have none
+        if halving is not None:
+            halving = Halving(**{**halving, "rungs": tuple(halving["rungs"])})
+        return Plan(**{**known, "arms": arms, "seeds": tuple(content["seeds"]), "halving": halving})
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no sweep. Start one with --spec or --baselines, and --config.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from ..._errors import CheckpointError
 from ...diagnose import Interval, Series, interval, read_run
 from ._arms import Arm
 from ._job import GOLD_FILE
-from ._plan import Plan
+from ._plan import Job, Plan, job_folder
 
 RESULT_FILE, FAILED_FILE = "result.json", "failed.json"
 
@@ -48,6 +48,7 @@ class Row:
         curves: For each metric and seed the steps and values of the evaluations.
         failures: Reasons, by seed.
         missing: Seeds without a result yet.
+        stopped: The step at which halving stopped it, up to which the curves go; None if it did not.
     """
 
     arm: Arm
@@ -55,6 +56,7 @@ class Row:
     curves: Mapping[str, tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]]
     failures: Mapping[int, str]
     missing: tuple[int, ...]
+    stopped: int | None = None
 
     def interval(self, key: str) -> Interval | None:
         """Mean over seeds with its 95 % interval; None without values."""
@@ -92,24 +94,31 @@ def _curve(series: Series) -> list[list[float]]:
     return [series.steps.astype(float).tolist(), series.values.astype(float).tolist()]
 
 
-def collect(plan: Plan, folder: Path) -> list[Row]:
-    """The rows of the table, as far as there are results."""
+def collect(plan: Plan, folder: Path, stopped: Mapping[str, int] | None = None) -> list[Row]:
+    """The rows of the table, as far as there are results.
+
+    Args:
+        plan: What is trained.
+        folder: The sweep's directory.
+        stopped: For the names of arms that halving stopped, the step; they have curves, and no values.
+    """
     rows = []
     for arm in plan.arms:
+        step = (stopped or {}).get(arm.name)
         values: dict[str, list[float]] = {}
         curves: dict[str, list[Any]] = {}
         failures, missing = {}, []
         for job in (job for job in plan.jobs if job.arm == arm):
-            here = folder / "runs" / job.name
-            result = _read(here / RESULT_FILE)
+            here = job_folder(folder, job)
+            result = read_json(here / RESULT_FILE) if step is None else read_json(rung_file(folder, job, step))
             if result is None:
-                failed = _read(here / FAILED_FILE)
+                failed = read_json(here / FAILED_FILE)
                 if failed is None:
                     missing.append(job.seed)
                 else:
                     failures[job.seed] = str(failed["reason"])
                 continue
-            for key, value in result["final"].items():
+            for key, value in result["final"].items() if step is None else ():
                 values.setdefault(key, []).append(value)
             for key, (steps, points) in result["curves"].items():
                 curves.setdefault(key, []).append((tuple(steps), tuple(points)))
@@ -120,12 +129,23 @@ def collect(plan: Plan, folder: Path) -> list[Row]:
                 {key: tuple(found) for key, found in curves.items()},
                 failures,
                 tuple(missing),
+                step,
             )
         )
     return rows
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def rung_file(folder: Path, job: Job, step: int) -> Path:
+    """What a run had shown at a rung."""
+    return job_folder(folder, job) / f"rung-{step}.json"
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file that one of the sweep's processes wrote; None where there is no such file yet.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
     try:
         content: dict[str, Any] = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:

@@ -14,13 +14,14 @@ from tqdm.auto import tqdm
 from ..._errors import ConfigError, PrefalignError
 from ...references import write_json
 from ._claims import Claim, Claims
+from ._halving import Leg, open_legs, stopped_arms
 from ._job import CONFIG_FILE
-from ._plan import Job, Plan
-from ._results import FAILED_FILE, RESULT_FILE, measure
+from ._plan import Job, Plan, job_folder
+from ._results import FAILED_FILE, RESULT_FILE, measure, rung_file
 
 # How long a worker without work waits before it looks whether another one has given something back.
 _PATIENCE = 2.0
-# What trains one run; the run's folder and the number of samples follow.
+# What trains one run; the run's folder, the number of samples, and the step of a rung or 0 follow.
 COMMAND = [sys.executable, "-m", "prefalign.cli.sweep._job"]
 
 
@@ -62,20 +63,15 @@ def work(plan: Plan, folder: Path, *, workers: int = 1, stale_after: float = 300
         raise crew.error
 
 
-def is_finished(folder: Path, job: Job) -> bool:
-    """Whether a run has a result, or has failed."""
-    return any((job_folder(folder, job) / name).is_file() for name in (RESULT_FILE, FAILED_FILE))
-
-
-def job_folder(folder: Path, job: Job) -> Path:
-    """Where a run lies."""
-    return folder / "runs" / job.name
-
-
 def retry_failed(plan: Plan, folder: Path) -> None:
-    """Forget which runs have failed, so that they are done again, from their last checkpoints."""
+    """Forget which runs have failed, so that they are done again, from their last checkpoints.
+
+    Those of losses that halving has stopped in the meantime have failed for good.
+    """
+    stopped = stopped_arms(plan, folder)
     for job in plan.jobs:
-        (job_folder(folder, job) / FAILED_FILE).unlink(missing_ok=True)
+        if job.arm.name not in stopped:
+            (job_folder(folder, job) / FAILED_FILE).unlink(missing_ok=True)
 
 
 class _Crew:
@@ -88,32 +84,33 @@ class _Crew:
         self.error: BaseException | None = None
 
     def finished(self) -> int:
-        return sum(is_finished(self.folder, job) for job in self.plan.jobs)
+        stopped = stopped_arms(self.plan, self.folder)
+        return sum(job.arm.name in stopped or Leg(job).is_done(self.folder) for job in self.plan.jobs)
 
     def serve(self) -> None:
         try:
             while not self.stop.is_set():
-                left = [job for job in self.plan.jobs if not is_finished(self.folder, job)]
+                left = open_legs(self.plan, self.folder)
                 if not left or (not self._serve_one(left) and not self._may_wait()):
                     return
         except BaseException as error:  # shown by the main thread, which stops the others
             self.error = error
             self.stop.set()
 
-    def _serve_one(self, left: Sequence[Job]) -> bool:
-        for job in left:
-            claim = self.claims.take(job.name)
+    def _serve_one(self, left: Sequence[Leg]) -> bool:
+        for leg in left:
+            claim = self.claims.take(leg.job.name)
             if claim is None:
                 continue
-            if is_finished(self.folder, job):  # between the look and the claim
+            if leg.is_done(self.folder):  # between the look and the claim
                 claim.release()
                 continue
-            self.running.append(job.name)
+            self.running.append(leg.job.name)
             try:
                 with claim.beating(min(30.0, self.claims.stale_after / 5)):
-                    self._train(job, claim)
+                    self._train(leg, claim)
             finally:
-                self.running.remove(job.name)
+                self.running.remove(leg.job.name)
                 claim.release()
             return True
         return False
@@ -121,12 +118,13 @@ class _Crew:
     def _may_wait(self) -> bool:
         return self.wait and not self.stop.wait(_PATIENCE)
 
-    def _train(self, job: Job, claim: Claim) -> None:
+    def _train(self, leg: Leg, claim: Claim) -> None:
+        job = leg.job
         folder = job_folder(self.folder, job)
         _write_config(self.plan, job, folder)
         began = time.monotonic()
         with (folder / "log.txt").open("ab") as log:
-            words = [*COMMAND, str(folder), str(self.plan.gold_samples)]
+            words = [*COMMAND, str(folder), str(self.plan.gold_samples), str(leg.until)]
             # In a session of its own: Ctrl-C is for this process, which then ends the child itself.
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -140,8 +138,9 @@ class _Crew:
             return  # interrupted, or given up for dead and taken over: not ours to write down
         seconds = time.monotonic() - began
         if process.returncode == 0:
+            file = rung_file(self.folder, job, leg.until) if leg.until else folder / RESULT_FILE
             try:
-                write_json(folder / RESULT_FILE, {**measure(folder), "seconds": round(seconds, 1)})
+                write_json(file, {**measure(folder), "seconds": round(seconds, 1)})
             except PrefalignError as error:  # this run's fault: the others go on
                 write_json(folder / FAILED_FILE, {"code": 0, "reason": str(error)})
         elif process.returncode > 0:
