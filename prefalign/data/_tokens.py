@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ._kinds import Tally
+from ._pieces import Pieces
 from ._text import Pair, Text, common_length
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class TokenChecks:
         self._mode = truncation_mode
         self._conversational = conversational
         self._tally = tally
-        self._direct: bool | None = None
+        self._tried = False
+        self._fast: Callable[[list[str]], list[list[int]]] | None = None
         self.prompt_lengths = array("q")
         self.completion_lengths = (array("q"), array("q"))
         self.truncated = 0
@@ -111,11 +113,8 @@ class TokenChecks:
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, as the tokenizer's own call gives them."""
-        if self._direct:
-            batch = self._tokenizer.backend_tokenizer.encode_batch_fast(
-                texts, add_special_tokens=not self._conversational
-            )
-            return [encoding.ids for encoding in batch]
+        if self._fast is not None:
+            return self._fast(texts)
         ids: list[list[int]] = self._tokenizer(
             texts,
             add_special_tokens=not self._conversational,
@@ -123,14 +122,23 @@ class TokenChecks:
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        if self._direct is None:
-            # The engine below the tokenizer is a fifth faster, where it says the same; that call also cleared any
-            # padding and truncation which the engine had been left with.
-            self._direct = False
+        if not self._tried:
+            # The engine below the tokenizer is faster, where it says the same; that call also cleared any padding and
+            # truncation which the engine had been left with.
+            self._tried = True
             if getattr(self._tokenizer, "is_fast", False):
-                self._direct = True
-                self._direct = self._encode(texts) == ids
+                self._fast = next((way for way in self._ways() if way(texts) == ids), None)
         return ids
+
+    def _ways(self) -> Iterator[Callable[[list[str]], list[list[int]]]]:
+        """Ways past the tokenizer's own call, the fastest first."""
+        if self._conversational:
+            yield Pieces(self._tokenizer).encode
+        yield self._directly
+
+    def _directly(self, texts: list[str]) -> list[list[int]]:
+        batch = self._tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=not self._conversational)
+        return [encoding.ids for encoding in batch]
 
     def _check_tokens(self, row: int, prompt: list[int], whole: list[list[int]]) -> bool:
         """Check one row of token ids: the prompt alone, and followed by each completion."""
