@@ -13,8 +13,9 @@ from torch import nn
 from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
-from ..losses import Loss
+from ..losses import Loss, at_its_highest
 from . import _symbols as sy
+from ._baselines import without_baselines
 from ._check import GUARDED_SCALES, SCALES, Disagreement, check
 from ._cores import is_live
 from ._declared import claimed_reading, with_declared
@@ -65,7 +66,9 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
         return derive_equation(loss)
     if isinstance(loss, Loss):
-        return _read_code(type(loss).__call__, {"self": loss, **given}, loss.title)
+        read_as, notes = without_baselines(at_its_highest(loss))
+        found = _read_code(type(read_as).__call__, {"self": read_as, **given}, loss.title)
+        return replace(found, notes=(*found.notes, *notes))
     if isinstance(loss, GroupLoss):
         return _read_code(type(loss).__call__, {"self": loss, **given}, "the loss", loss.answers)
     if isinstance(loss, type):

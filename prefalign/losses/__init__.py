@@ -27,6 +27,9 @@ from ._registry import loss_names as loss_names
 from ._registry import register_loss as register_loss
 from ._registry import trl_names as trl_names
 from ._rpo import RPO as RPO
+from ._rpo import at_its_highest as at_its_highest
+from ._rpo import scheduled as scheduled
+from ._schedule import share_done as share_done
 from ._separate import BCO as BCO
 from ._separate import NCA as NCA
 from ._separate import SPPO as SPPO
@@ -34,6 +37,8 @@ from ._separate import APODown as APODown
 from ._separate import APOZero as APOZero
 from ._seppo import SePPO as SePPO
 from ._sft import SFT as SFT
+from ._slic import RankHinge as RankHinge
+from ._slic import SLiCHF as SLiCHF
 from ._trl import from_trl as from_trl
 from ._wrappers import Robust as Robust
 from ._wrappers import Smoothed as Smoothed

@@ -71,6 +71,10 @@ class Loss(ABC):
         """The loss as a weighted sum: (weight, loss) for each term. A trainer minimises the sum of weight * mean."""
         return ((1.0, self),)
 
+    def terms_at(self, done: float) -> tuple[tuple[float, Loss], ...]:
+        """`terms` with the weights they have when the share `done` of the training, in [0, 1], is done."""
+        return self.terms
+
     @property
     def expression(self) -> str:
         """Text that `parse_loss` reads back to an equal loss.
@@ -149,11 +153,15 @@ class Composite(Loss):
     @property
     def formula(self) -> str:
         """One formula per term, with its weight, each saying sum or mean."""
-        return " + ".join(f"{weight:g} * [{term.formula}, {term.aggregation}]" for weight, term in self.terms)
+        return " + ".join(f"{weight} * [{term.formula}, {term.aggregation}]" for weight, term in self._weighed())
 
     def __str__(self) -> str:
-        lines = (f"\n    {weight:g} * [{term.formula}], {term.aggregation}" for weight, term in self.terms)
+        lines = (f"\n    {weight} * [{term.formula}], {term.aggregation}" for weight, term in self._weighed())
         return f"{self.title}:{''.join(lines)}"
+
+    def _weighed(self) -> tuple[tuple[str, Loss], ...]:
+        """Every term with its weight as text."""
+        return tuple((f"{weight:g}", term) for weight, term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,23 @@ class WeightedSum(Composite):
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
         """Every part's terms, weights multiplied."""
-        return tuple((weight * inner, term) for weight, part in self.parts for inner, term in part.terms)
+        return self.terms_at(0.0)
+
+    def terms_at(self, done: float) -> tuple[tuple[float, Loss], ...]:
+        """Every part's terms with their weights of that time, multiplied."""
+        return tuple((weight * inner, term) for weight, part in self.parts for inner, term in part.terms_at(done))
+
+    def _weighed(self) -> tuple[tuple[str, Loss], ...]:
+        told: list[tuple[str, Loss]] = []
+        for weight, part in self.parts:
+            own = part._weighed() if isinstance(part, Composite) else (("1", part),)
+            numbers = [f"{weight * number:g}" for number, _ in part.terms]
+            # A weight that is no number, but follows the training, is told beside the factor.
+            told += [
+                (number if _is_number(text) else text if weight == 1 else f"{weight:g}*{text}", term)
+                for number, (text, term) in zip(numbers, own, strict=True)
+            ]
+        return tuple(told)
 
     @property
     def expression(self) -> str:
@@ -198,6 +222,14 @@ class WeightedSum(Composite):
     def title(self) -> str:
         """The parts' titles with their weights."""
         return _join(self.parts, lambda part: part.title)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _join(parts: tuple[tuple[float, Loss], ...], write: Any) -> str:

@@ -32,6 +32,9 @@ class PairLogps:
         chosen_token_logps: The policy's log-probability of every single token of the chosen completions, one after the
             other, shape (tokens,). No loss needs it. `SFT(reduction="token_mean")` averages it if it is there, which
             differs from the quotient of the sums by a rounding error only, and equals TRL's `sft` to the last bit.
+        baseline: log pi of a completion of the baseline distribution, one for each pair, summed over tokens; for `SFT`
+            and `RPO` with a `baseline` other than "chosen".
+        baseline_tokens: Completion tokens in it.
 
     Raises:
         LossError: A shape or a dtype is wrong, or one of two partners (such as the two reference tensors) is missing.
@@ -49,16 +52,19 @@ class PairLogps:
     chosen_tokens: Tensor | None = None
     rejected_tokens: Tensor | None = None
     chosen_token_logps: Tensor | None = None
+    baseline: Tensor | None = None
+    baseline_tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in _LOGPS:
             _check_logps(name, getattr(self, name), required=not name.startswith("ref_"))
-        for name in ("chosen_tokens", "rejected_tokens"):
+        for name in ("chosen_tokens", "rejected_tokens", "baseline_tokens"):
             _check_is_tensor(name, getattr(self, name))
-        _check_logps("chosen_token_logps", self.chosen_token_logps, required=False)
+        for name in ("chosen_token_logps", "baseline"):
+            _check_logps(name, getattr(self, name), required=False)
         self._check_partners()
         self._check_shapes()
-        for name in (*_LOGPS, "chosen_tokens", "rejected_tokens", "chosen_token_logps"):
+        for name in (*_LOGPS, "chosen_tokens", "rejected_tokens", "chosen_token_logps", "baseline", "baseline_tokens"):
             value: object = getattr(self, name)
             if isinstance(value, Tensor) and value.dtype in _HALF:
                 object.__setattr__(self, name, value.float())
@@ -79,7 +85,8 @@ class PairLogps:
                 f"`chosen` must have the shape (pairs,) with at least one pair (got {tuple(shape)}): "
                 "sum the log-probabilities over the tokens first."
             )
-        for name in ("rejected", "ref_chosen", "ref_rejected", "chosen_tokens", "rejected_tokens"):
+        per_pair = ("rejected", "ref_chosen", "ref_rejected", "chosen_tokens", "rejected_tokens")
+        for name in (*per_pair, "baseline", "baseline_tokens"):
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise LossError(
@@ -99,6 +106,8 @@ class PairLogps:
             ref_rejected=self.ref_chosen,
             chosen_tokens=self.rejected_tokens,
             rejected_tokens=self.chosen_tokens,
+            baseline=self.baseline,
+            baseline_tokens=self.baseline_tokens,
         )
 
     def reference(self) -> tuple[Tensor, Tensor]:

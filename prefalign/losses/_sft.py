@@ -7,31 +7,45 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .._errors import LossError
 from ._loss import Loss, check_choice
 from ._pairs import PairLogps
 from ._registry import register_loss
 
 Reduction = Literal["sum", "sequence_mean", "token_mean"]
+Baseline = Literal["chosen", "sft_dataset", "reference"]
 
 _FORMULAS = {
-    "sum": ("-log pi(w)", "sums over tokens"),
-    "sequence_mean": ("-log pi(w)/|w|", "means over each sequence's tokens"),
-    "token_mean": ("-(sum over the batch of log pi(w)) / (sum over the batch of |w|)", "mean over the batch's tokens"),
+    "sum": ("-log pi({y})", "sums over tokens"),
+    "sequence_mean": ("-log pi({y})/|{y}|", "means over each sequence's tokens"),
+    "token_mean": (
+        "-(sum over the batch of log pi({y})) / (sum over the batch of |{y}|)",
+        "mean over the batch's tokens",
+    ),
+}
+# What the formula calls the completion, and whose it is.
+_COMPLETIONS: dict[Baseline, tuple[str, str]] = {
+    "chosen": ("w", ""),
+    "sft_dataset": ("y", " with y from the SFT data set"),
+    "reference": ("y", " with y sampled from the reference"),
 }
 
 
 @register_loss("sft", trl="sft")
 @dataclass(frozen=True)
 class SFT(Loss):
-    """Negative log-likelihood of the chosen completions.
+    """Negative log-likelihood of the chosen completions, or of those of another baseline distribution.
 
     Args:
         reduction: "sum": -log pi(w), summed over each completion's tokens. "sequence_mean": that, divided by the number
             of tokens |w|. "token_mean": the mean over all chosen tokens of the micro-batch, the same value for every
             pair, as TRL's `sft`; long completions weigh more, and it depends on how the batch is split.
+        baseline: Whose completions. "chosen": the pairs' own. "sft_dataset": those of another data set, which the
+            trainer takes as `sft_dataset`. "reference": one sample of the reference for each prompt, which the trainer
+            draws before it starts. The two last come one for each pair, as `PairLogps.baseline`.
 
     Raises:
-        LossError: `reduction` is none of the three.
+        LossError: `reduction` or `baseline` is none of the three; later, the pairs carry no such completions.
 
     Example:
         >>> pairs = PairLogps(*torch.tensor([[-4.0, -3.0], [0.0, 0.0]]), chosen_tokens=torch.tensor([2.0, 6.0]),
@@ -44,9 +58,11 @@ class SFT(Loss):
     """
 
     reduction: Reduction
+    baseline: Baseline = "chosen"
 
     def __post_init__(self) -> None:
         check_choice(self, "reduction", get_args(Reduction))
+        check_choice(self, "baseline", get_args(Baseline))
 
     @property
     def needs_reference(self) -> bool:
@@ -74,10 +90,13 @@ class SFT(Loss):
     @property
     def formula(self) -> str:
         """The formula."""
-        return _FORMULAS[self.reduction][0]
+        name, whose = _COMPLETIONS[self.baseline]
+        return _FORMULAS[self.reduction][0].format(y=name) + whose
 
     def __call__(self, pair_logps: PairLogps) -> Tensor:
         """The loss of every pair, shape (pairs,)."""
+        if self.baseline != "chosen":
+            return self._of_baseline(pair_logps)
         if self.reduction == "sum":
             return -pair_logps.chosen
         if self.reduction == "sequence_mean":
@@ -86,3 +105,17 @@ class SFT(Loss):
             return -pair_logps.chosen_token_logps.mean().expand(len(pair_logps))
         tokens, _ = pair_logps.tokens()
         return (-(pair_logps.chosen.sum() / tokens.sum())).expand(len(pair_logps))
+
+    def _of_baseline(self, pair_logps: PairLogps) -> Tensor:
+        logps, tokens = pair_logps.baseline, pair_logps.baseline_tokens
+        if logps is None or (tokens is None and self.needs_lengths):
+            missing = "baseline" if logps is None else "baseline_tokens"
+            raise LossError(
+                f"`sft` with baseline={self.baseline!r} needs the log-probabilities of those completions: give "
+                f"`{missing}`; `PrefTrainer` does so. For the pairs' own completions use baseline='chosen'."
+            )
+        if self.reduction == "sum" or tokens is None:
+            return -logps
+        if self.reduction == "sequence_mean":
+            return -logps / tokens.clamp(min=1.0)
+        return (-(logps.sum() / tokens.sum())).expand(len(pair_logps))
