@@ -1,25 +1,38 @@
-"""Time and memory of one DPO step: stock TRL, TRL with its compaction forced on, and the shared-prefix forward.
+"""Time and memory of a DPO step: stock TRL, TRL with its compaction forced on or grouped by length, and ours.
 
-Run: python benchmarks/step.py --model MODEL [--rounds 5] [--mix 256/64 128/128 32/256 tail]
+Run: python benchmarks/step.py --model MODEL [--rounds 5] [--mix 256/64 128/128 32/256 tail] [--checkpointing] [--bf16]
 
-All variants run interleaved in one process on the same weights and the same batches: policy forward, reference forward
-(unless cached) and backward through `DPOTrainer.compute_loss`. Printed are medians of process CPU time a step on the
-CPU (of time between device events on a GPU) and the ratios of medians; `gradients` is the smallest cosine between a
-parameter's gradient and the stock one.
+All variants run interleaved in one process on the same weights and the same pairs: policy forward, reference forward
+(unless cached) and backward through `DPOTrainer.compute_loss`. The first round is a warm-up and gives the gradients:
+`cosine` is the smallest between a parameter's gradient and the stock one. Times are process CPU time on a CPU, time
+between device synchronisations on a GPU; the number of a variant is the median over the rounds, for the heavy-tailed
+mix, whose batches differ, the sum over the same pairs. `memory` is what a step adds at its peak, without the gradients.
 
-"stock" is trl's DPOTrainer as installed. "compacted" is the same with its compaction of unscored positions forced on,
-which TRL does only where Triton is: the honest stand-in for TRL on a GPU.
+    stock       trl's DPOTrainer as installed
+    compacted   the same with its compaction of unscored positions forced on, which TRL does only where Triton is:
+                the honest stand-in for TRL on a GPU
+    grouped     compacted, with the pairs of all rounds sorted by length before they are cut into batches (tail only)
+    chunked     the shared-prefix forward with TRL's own head
+    shared      the shared-prefix forward as it is: logits kept where they fit
+    + cache     the same with the reference's log-probabilities given, as from a cache
+
+With --bf16 also the error of the pairs' log-ratios against float32 on the same weights, rms in nats.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import math
+import os
 import random
 import statistics
 import tempfile
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,9 +43,38 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
+from prefalign.train import _shared_prefix
 from prefalign.train._shared_prefix import install
 
-MIXES = {"256/64": (2, 256, 64), "128/128": (2, 128, 128), "32/256": (2, 32, 256), "tail": (4, 0, 0)}
+MIXES = {
+    "256/64": (2, 256, 64),
+    "128/128": (2, 128, 128),
+    "32/256": (2, 32, 256),
+    "16/16": (4, 16, 16),
+    "tail": (4, 0, 0),
+}
+Pair = tuple[list[int], list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step is made."""
+
+    shared: bool = False
+    compacted: bool = False
+    cache: bool = False
+    kept: bool = True
+    grouped: bool = False
+
+
+VARIANTS = {
+    "stock": Variant(),
+    "compacted": Variant(compacted=True),
+    "grouped": Variant(compacted=True, grouped=True),
+    "chunked": Variant(shared=True, kept=False),
+    "shared": Variant(shared=True),
+    "shared + cache": Variant(shared=True, cache=True),
+}
 
 
 def heavy_tail(rng: random.Random) -> tuple[int, int, int]:
@@ -42,73 +84,140 @@ def heavy_tail(rng: random.Random) -> tuple[int, int, int]:
     return prompt, chosen, rejected
 
 
-def make_batch(mix: str, vocabulary: int, seed: int, device: str) -> dict[str, torch.Tensor]:
-    rng = random.Random(f"{mix}-{seed}")
-    pairs, prompt, completion = MIXES[mix]
-    lengths = [heavy_tail(rng) if mix == "tail" else (prompt, completion, completion) for _ in range(pairs)]
-    rows = []
-    for side in (1, 2):
-        for index, size in enumerate(lengths):
-            start = random.Random(f"{mix}-{seed}-{index}").choices(range(10, vocabulary), k=size[0])
-            rows.append((size[0], start + rng.choices(range(10, vocabulary), k=size[side])))
-    width = max(len(ids) for _, ids in rows)
-    batch = {key: torch.zeros(2 * pairs, width, dtype=torch.long) for key in ("input_ids", "attention_mask")}
-    batch["completion_mask"] = batch["attention_mask"].clone()
-    for row, (start, ids) in enumerate(rows):
-        batch["input_ids"][row, : len(ids)] = torch.tensor(ids)
-        batch["attention_mask"][row, : len(ids)] = 1
-        batch["completion_mask"][row, start : len(ids)] = 1
+def make_pairs(mix: str, vocabulary: int, rounds: int) -> list[list[Pair]]:
+    """A batch of random tokens for each round."""
+    rng = random.Random(mix)
+    count, prompt, completion = MIXES[mix]
+
+    def pair() -> Pair:
+        lengths = heavy_tail(rng) if mix == "tail" else (prompt, completion, completion)
+        start, chosen, rejected = (rng.choices(range(10, vocabulary), k=length) for length in lengths)
+        return start, chosen, rejected
+
+    return [[pair() for _ in range(count)] for _ in range(rounds)]
+
+
+def group(batches: list[list[Pair]]) -> list[list[Pair]]:
+    """The same pairs, sorted by the longer of their two rows and cut again."""
+    pairs = sorted((pair for batch in batches for pair in batch), key=lambda p: len(p[0]) + max(map(len, p[1:])))
+    size = len(batches[0])
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+def collate(pairs: list[Pair], device: torch.device) -> dict[str, torch.Tensor]:
+    rows = [(prompt, chosen) for prompt, chosen, _ in pairs] + [(prompt, rejected) for prompt, _, rejected in pairs]
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    keys = ("input_ids", "attention_mask", "completion_mask")
+    batch = {key: torch.zeros(len(rows), width, dtype=torch.long) for key in keys}
+    for row, (prompt, completion) in enumerate(rows):
+        length = len(prompt) + len(completion)
+        batch["input_ids"][row, :length] = torch.tensor(prompt + completion)
+        batch["attention_mask"][row, :length] = 1
+        batch["completion_mask"][row, len(prompt) : length] = 1
     return {key: value.to(device) for key, value in batch.items()}
 
 
-@contextmanager
-def compaction(on: bool):
-    plain = trl_utils._use_triton
-    if on:
-        trl_utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        trl_utils._use_triton = plain
+class Bench:
+    """A trainer, and its steps made in different ways."""
 
+    def __init__(self, path: str, checkpointing: bool, bf16: bool) -> None:
+        self.gpu = torch.cuda.is_available()
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        args = DPOConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=4,
+            max_length=None,
+            use_cpu=not self.gpu,
+            bf16=bf16,
+            gradient_checkpointing=checkpointing,
+            report_to="none",
+            disable_tqdm=True,
+        )
+        rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 4)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        self.trainer = trainer = DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
+        torch.manual_seed(0)
+        with torch.no_grad():  # an untouched reference would make every loss log 2, and prove nothing
+            for parameter in trainer.ref_model.parameters():
+                parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
+        self.forwards = [install(trainer.model, "the policy"), install(trainer.ref_model, "the reference")]
+        for forward in self.forwards:
+            assert forward is not None
 
-def build(model_path: str, checkpointing: bool, bf16: bool) -> DPOTrainer:
-    gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
-    args = DPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=4,
-        max_length=None,
-        use_cpu=not gpu,
-        bf16=bf16,
-        gradient_checkpointing=checkpointing,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 4)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    trainer = DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
-    torch.manual_seed(0)
-    with torch.no_grad():  # an untouched reference would make every loss log 2, and prove nothing
-        for parameter in trainer.ref_model.parameters():
-            parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
-    return trainer
+    @contextmanager
+    def as_in(self, variant: Variant) -> Iterator[None]:
+        for forward in self.forwards:
+            forward.active = variant.shared
+        self.trainer.precompute_ref_logps = variant.cache
+        kept = trl_utils._use_triton, _shared_prefix.fits
+        if variant.compacted:
+            trl_utils._use_triton = lambda device: True
+        if not variant.kept:
+            _shared_prefix.fits = lambda *_: False
+        try:
+            yield
+        finally:
+            trl_utils._use_triton, _shared_prefix.fits = kept
 
+    def reference(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with torch.no_grad(), self.as_in(Variant()):
+            logps = self.trainer.compute_ref_log_probs(self.trainer.ref_model, dict(batch))
+        return dict(zip(("ref_chosen_logps", "ref_rejected_logps"), logps, strict=True))
 
-def step(trainer: DPOTrainer, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
-    """One forward and backward: (loss, seconds)."""
-    trainer.model.zero_grad(set_to_none=True)
-    trainer.model.train()
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter() if gpu else time.process_time()
-    with trainer.compute_loss_context_manager():
-        loss = trainer.compute_loss(trainer.model, dict(batch))
-    loss.backward()
-    if gpu:
-        torch.cuda.synchronize()
-    return loss.item(), (time.perf_counter() if gpu else time.process_time()) - start
+    def step(self, variant: Variant, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
+        """One forward and backward: (loss, seconds)."""
+        trainer = self.trainer
+        trainer.model.zero_grad(set_to_none=True)
+        trainer.model.train()
+        cached = self.reference(batch) if variant.cache else {}
+        with self.as_in(variant):
+            self._wait()
+            start = time.perf_counter() if self.gpu else time.process_time()
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, {**batch, **cached})
+            loss.backward()
+            self._wait()
+        return loss.item(), (time.perf_counter() if self.gpu else time.process_time()) - start
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [p.grad.clone() for p in self.trainer.model.parameters() if p.grad is not None]
+
+    def memory(self, variant: Variant, batch: dict[str, torch.Tensor]) -> float:
+        """GiB that a step adds at its peak, without the gradients."""
+        cached = self.reference(batch) if variant.cache else {}
+        self.step(variant, {**batch, **cached})  # leaves gradients
+        model = self.trainer.model
+        for parameter in model.parameters():
+            parameter.grad.zero_()
+        before = self._peak(reset=True)
+        with self.as_in(variant), self.trainer.compute_loss_context_manager():
+            self.trainer.compute_loss(self.trainer.model, {**batch, **cached}).backward()
+        return (self._peak(reset=False) - before) / 2**30
+
+    def log_ratios(self, variant: Variant, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of policy over reference, (2 pairs,), nats."""
+        found = []
+        trainer = self.trainer
+        with torch.no_grad(), self.as_in(variant):
+            for model in (trainer.model, trainer.ref_model):
+                found.append(torch.cat(trainer.compute_ref_log_probs(model, dict(batch))).double())
+        return found[0] - found[1]
+
+    def _wait(self) -> None:
+        if self.gpu:
+            torch.cuda.synchronize()
+
+    def _peak(self, reset: bool) -> int:
+        """Bytes held now (after a reset) or at the peak since."""
+        if self.gpu:
+            if reset:
+                torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.max_memory_allocated()
+        if reset:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmRSS" if reset else "VmHWM"].split()[0]) * 1024
 
 
 def cosine(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
@@ -116,69 +225,89 @@ def cosine(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return min(float(x @ y / (x.norm() * y.norm())) for x, y in pairs if x.norm() > 0)
 
 
+def measure(bench: Bench, mix: str, rounds: int, names: list[str], vocabulary: int) -> list[dict[str, object]]:
+    """All variants on one mix, interleaved."""
+    batches = make_pairs(mix, vocabulary, rounds + 1)
+    grouped = [batches[0], *group(batches[1:])]
+    device = bench.trainer.accelerator.device
+    times: dict[str, list[float]] = {name: [] for name in names}
+    losses, gradients, memory = {}, {}, {}
+    for round_ in range(rounds + 1):
+        for name in names:
+            variant = VARIANTS[name]
+            batch = collate((grouped if variant.grouped else batches)[round_], device)
+            loss, seconds = bench.step(variant, batch)
+            if round_:
+                times[name].append(seconds)
+            else:
+                losses[name], gradients[name] = loss, bench.gradients()
+    for name in names:
+        memory[name] = bench.memory(VARIANTS[name], collate(batches[0], device))
+    number = sum if mix == "tail" else statistics.median
+    took = {name: number(values) for name, values in times.items()}
+    return [
+        {
+            "mix": mix,
+            "variant": name,
+            "seconds": took[name],
+            "over_stock": took["stock"] / took[name],
+            "over_compacted": took["compacted"] / took[name],
+            "memory": memory[name],
+            "memory_over_compacted": memory[name] / memory["compacted"],
+            "loss": losses[name],
+            "relative": abs(losses[name] / losses["stock"] - 1),
+            "cosine": cosine(gradients[name], gradients["stock"]),
+        }
+        for name in names
+    ]
+
+
+def errors_of_bf16(bench: Bench, mix: str, names: list[str], vocabulary: int) -> None:
+    batch = collate(make_pairs(mix, vocabulary, 1)[0], bench.trainer.accelerator.device)
+    autocast = bench.trainer.accelerator.autocast
+    bench.trainer.accelerator.autocast = nullcontext
+    exact = bench.log_ratios(Variant(), batch)
+    bench.trainer.accelerator.autocast = autocast
+    for name in names:
+        error = bench.log_ratios(VARIANTS[name], batch) - exact
+        print(f"{mix:>8} {name:>15}  bf16 log-ratios against float32: {math.sqrt(error.square().mean()):.3f} nats rms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="path or Hub id of a causal language model")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mix", nargs="+", choices=list(MIXES), default=list(MIXES))
+    parser.add_argument("--mix", nargs="+", choices=list(MIXES), default=["256/64", "128/128", "32/256", "tail"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
 
-    trainer = build(args.model, args.checkpointing, args.bf16)
-    forwards = [install(trainer.model, "the policy"), install(trainer.ref_model, "the reference")]
-    vocabulary = trainer.model.config.vocab_size
-    variants = {
-        "stock": (False, False, False),
-        "compacted": (False, True, False),
-        "shared": (True, False, False),
-        "shared+cache": (True, False, True),
-    }
+    bench = Bench(args.model, args.checkpointing, args.bf16)
+    vocabulary = bench.trainer.model.config.vocab_size
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, "
-        f"{torch.get_num_threads()} threads, {args.model}"
+        f"{torch.cuda.get_device_name() if bench.gpu else f'CPU, {torch.get_num_threads()} threads'}, "
+        f"load {os.getloadavg()[0]:.1f}, {args.model}, checkpointing {args.checkpointing}, bf16 {args.bf16}, "
+        f"{args.rounds} rounds"
     )
-    print(f"checkpointing {args.checkpointing}, bf16 {args.bf16}")
     results = []
     for mix in args.mix:
-        times: dict[str, list[float]] = {name: [] for name in variants}
-        losses, gradients = {}, {}
-        for round_ in range(args.rounds + 1):
-            batch = make_batch(mix, vocabulary, round_, trainer.accelerator.device)
-            with torch.no_grad():
-                trainer.ref_model.eval()
-                reference = trainer.compute_ref_log_probs(trainer.ref_model, dict(batch))
-            cached = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True))
-            for name, (shared, compact, cache) in variants.items():
-                for forward in forwards:
-                    forward.active = shared
-                trainer.precompute_ref_logps = cache
-                with compaction(compact):
-                    loss, seconds = step(trainer, {**batch, **cached} if cache else batch)
-                if round_:  # the first is the warm-up
-                    times[name].append(seconds)
-                else:
-                    losses[name] = loss
-                    gradients[name] = [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        for name in variants:
-            results.append(
-                {
-                    "mix": mix,
-                    "variant": name,
-                    "seconds": medians[name],
-                    "over_stock": medians["stock"] / medians[name],
-                    "over_compacted": medians["compacted"] / medians[name],
-                    "loss": losses[name],
-                    "gradients": cosine(gradients[name], gradients["stock"]),
-                }
-            )
-            row = results[-1]
+        names = [name for name in args.variants if mix == "tail" or not VARIANTS[name].grouped]
+        names = [*dict.fromkeys(["stock", "compacted", *names])]
+        for row in measure(bench, mix, args.rounds, names, vocabulary):
+            results.append(row)
             print(
-                f"{mix:>8} {name:>13} {row['seconds']:8.3f} s  {row['over_stock']:5.2f}x stock "
-                f"{row['over_compacted']:5.2f}x compacted  loss {row['loss']:.6f}  gradients {row['gradients']:.7f}",
+                f"{mix:>8} {row['variant']:>15} {row['seconds']:8.3f} s  {row['over_stock']:5.2f}x stock "
+                f"{row['over_compacted']:5.2f}x compacted  memory {row['memory']:5.2f} GiB "
+                f"{row['memory_over_compacted']:5.2f}x compacted  loss {row['loss']:.6f} ({row['relative']:.0e})  "
+                f"cosine {row['cosine']:.7f}",
                 flush=True,
+            )
+        if args.bf16:
+            errors_of_bf16(
+                bench, mix, [n for n in names if not VARIANTS[n].grouped and not VARIANTS[n].cache], vocabulary
             )
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -47,8 +47,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             winners alone, see `GenerationOptions`.
         on_bad_pairs: What happens to rows that cannot be trained on: "drop" them with a count, or stop with an "error".
         shared_prefix: Compute what chosen and rejected share once, padding never, and the head only where a token is
-            scored (docs/speed.md). Numbers agree with the plain forward to rounding, not to the last bit, so it is off
-            by default; where an architecture does not allow it, one warning says why and the plain forward stays.
+            scored (docs/speed.md). Default: on where that is known to be exact; with True also where a check of the
+            first batch has to tell. Where it is off, one line says why. Numbers agree with TRL's to rounding (1e-5),
+            with False to the last bit.
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
             computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
             last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
@@ -78,8 +79,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     on_bad_pairs: Literal["drop", "error"] = field(
         default="drop", metadata={"help": "Rows that cannot be trained on are dropped with a count, or an error."}
     )
-    shared_prefix: bool = field(
-        default=False, metadata={"help": "Compute the common prefix of a pair once, and padding never."}
+    shared_prefix: bool | None = field(
+        default=None,
+        metadata={"help": "Compute the common prefix of a pair once, and padding never; default: where it is exact."},
     )
     tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}

@@ -13,7 +13,8 @@ Shapes: B pairs, L padded length, T packed tokens, S scored unique (position, ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,23 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """The logical sequences of a packed row as varlen kernels take them, N of them, in packed order.
+
+    Args:
+        keys: (K,) packed places of the keys: the row, with each shared prefix again before its rejected rest.
+        queries_up_to, keys_up_to: (N + 1,) int32, where each sequence's queries and keys end.
+        most_queries, most_keys: The largest sequence's.
+    """
+
+    keys: Tensor
+    queries_up_to: Tensor
+    keys_up_to: Tensor
+    most_queries: int
+    most_keys: int
+
+
+@dataclass(frozen=True)
 class PairPlan:
     """How a padded batch of pairs is packed and how its results are unpacked.
 
@@ -48,6 +66,7 @@ class PairPlan:
             or S where nothing is scored.
         padded_shape: (2B, L - 1).
         padded_tokens: 2B * L, the positions that the plain forward computes.
+        kept: What attention layers make of the plan and ask for again.
     """
 
     input_ids: Tensor
@@ -58,6 +77,7 @@ class PairPlan:
     source: Tensor
     padded_shape: tuple[int, int]
     padded_tokens: int
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def packed_tokens(self) -> int:
@@ -68,6 +88,42 @@ class PairPlan:
     def logical_tokens(self) -> int:
         """The unpadded tokens of both sequences of every pair, shared prefixes counted twice."""
         return sum(s.stop - s.start + s.shared for s in self.segments)
+
+    @property
+    def stream_sizes(self) -> list[int]:
+        """Tokens of each pair's chosen stream and, where there is one, of its rejected rest, in packed order."""
+        sizes = [size for s in self.segments for size in (s.split - s.start, s.stop - s.split)]
+        return [size for size in sizes if size]
+
+    def varlen(self) -> Lengths:
+        """The logical sequences as varlen kernels take them."""
+        if "lengths" not in self.kept:
+            device = self.input_ids.device
+            keys, queries_up_to, keys_up_to = [], [0], [0]
+            for s in self.segments:
+                spans = [[(s.start, s.split)]]
+                if s.stop > s.split:
+                    spans.append([(s.start, s.start + s.shared), (s.split, s.stop)])
+                for span in spans:
+                    keys += [torch.arange(first, last) for first, last in span]
+                    queries_up_to.append(span[-1][1])
+                    keys_up_to.append(keys_up_to[-1] + sum(last - first for first, last in span))
+            ends = [torch.tensor(e, dtype=torch.int32) for e in (queries_up_to, keys_up_to)]
+            most = [int(e.diff().max()) for e in ends]
+            self.kept["lengths"] = Lengths(torch.cat(keys).to(device), ends[0].to(device), ends[1].to(device), *most)
+        lengths: Lengths = self.kept["lengths"]
+        return lengths
+
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """For each packed token its pair, whether it is of a rejected rest, and whether of a shared prefix, (T,)."""
+        pair = torch.empty(self.packed_tokens, dtype=torch.long)
+        rejected, shared = torch.zeros_like(pair, dtype=torch.bool), torch.zeros_like(pair, dtype=torch.bool)
+        for index, s in enumerate(self.segments):
+            pair[s.start : s.stop] = index
+            rejected[s.split : s.stop] = True
+            shared[s.start : s.start + s.shared] = True
+        device = self.input_ids.device
+        return pair.to(device), rejected.to(device), shared.to(device)
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Bring (S,) values of the scored rows back to TRL's padded layout (2B, L - 1), zero where nothing is scored.

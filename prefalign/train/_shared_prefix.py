@@ -2,9 +2,10 @@
 
 TRL gives its models a fused forward, `model(..., labels=..., fused_lm_head=True)`, that returns per-token
 log-probabilities of a batch of pairs. `install` puts a layer in front of it: the batch is packed by a plan
-(`_packing.py`), the backbone runs on the packed row with an attention that keeps the logical sequences apart, its
-hidden states are gathered where a scored token is predicted, TRL's own head runs on just those rows, and the results go
-back to the padded layout. Losses, references and metrics see what they always saw.
+(`_packing.py`), the backbone runs on the packed row with an attention that keeps the logical sequences apart
+(`_attention.py`), its hidden states are gathered where a scored token is predicted, TRL's head runs on just those rows
+(with its logits kept where they fit, `_head.py`), and the results go back to the padded layout. Losses, references and
+metrics see what they always saw.
 
 The first packed batch is compared with the plain forward. Where the numbers differ, and where the architecture is known
 not to allow packing, the plain forward stays and one warning says why.
@@ -13,61 +14,22 @@ not to allow packing, the plain forward stays and one warning says why.
 from __future__ import annotations
 
 import logging
-import sys
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from ._packing import PairPlan, Segment, plan_pairs
+from . import _attention, _trl
+from ._head import KeptLogits, fits
+from ._packable import inner_model, reason_against, reason_against_default, reason_against_setup
+from ._packing import PairPlan, plan_pairs
 
 logger = logging.getLogger(__name__)
-
-PREFIX = "prefalign_"  # of the attention implementations registered here; the rest is the one they stand on
-BASES = ("sdpa", "eager")
-
-# Layers that carry state along the row, or whose positions cannot be reset inside it.
-REFUSED = {
-    **dict.fromkeys(
-        ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2", "lfm2_moe", "mamba", "mamba2",
-         "nemotron_h", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2", "minimax", "kimi_linear",
-         "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"),
-        "its recurrent layers would carry one sequence into the next",
-    ),
-    **dict.fromkeys(("llama4", "llama4_text"), "its attention works in chunks"),
-    **dict.fromkeys(("bloom", "mpt", "falcon"), "its ALiBi positions cannot restart within a row"),
-    **dict.fromkeys(("opt", "biogpt", "xglm"), "its learned positions are counted from the attention mask"),
-}  # fmt: skip
-# Families whose sliding window reaches the attention function, seen in tests with texts longer than the window.
-WINDOWED = {"mistral", "gemma2", "gemma3_text", "olmo3", "cohere2", "gpt_oss", "qwen2", "qwen3", "phi3"}
-
-_packed_call = False  # whether masks are being made for a packed row: layers below must then make none
-
-
-def reason_against(model: nn.Module) -> str | None:
-    """Why `model` (a causal language model, PEFT or not) cannot take the shared-prefix forward; None if it may."""
-    inner = _inner(model)
-    config = inner.config
-    text = config.get_text_config()
-    if text is not config or hasattr(config, "vision_config"):
-        return "models with other inputs than text are not packed"
-    if text.model_type in REFUSED:
-        return f"{text.model_type}: {REFUSED[text.model_type]}"
-    if _base(config._attn_implementation) not in BASES:
-        return f"its attention implementation is {config._attn_implementation!r}; only {' and '.join(BASES)} are packed"
-    if not getattr(inner, "_can_set_attn_implementation", lambda: False)():
-        return f"{text.model_type} does not call transformers' attention interface"
-    if _window(text) and text.model_type not in WINDOWED:
-        return f"{text.model_type} has a sliding window that was not tested"
-    if any(p > 0 for p in _dropouts(model)):
-        return "dropout would differ between a shared prefix and its two copies"
-    if any(getattr(c, "is_prompt_learning", False) for c in getattr(model, "peft_config", {}).values()):
-        return "prompt-learning adapters put virtual tokens before every row"
-    if getattr(text, "output_router_logits", False):
-        return "the router's auxiliary loss counts every copy of a token"
-    return None
 
 
 class SharedPrefix:
@@ -75,24 +37,26 @@ class SharedPrefix:
 
     Attributes:
         active: Whether batches are packed; false once a self-check failed.
+        checked: Whether a batch was compared with the plain forward.
         packed_tokens, padded_tokens: What was computed and what the plain forward would have computed, so far.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, name: str, setup: Setup) -> None:
         self.name = name
         self.active = True
         self.checked = False
         self.packed_tokens = 0
         self.padded_tokens = 0
+        self._setup = setup
         self._plan: tuple[Tensor, PairPlan | None] | None = None
-        inner = _inner(model)
-        self._weights_dtype: torch.dtype = inner.dtype
+        self._inner = inner = inner_model(model)
+        self._vocabulary: int = inner.config.get_text_config().vocab_size
         self._plain: Callable[..., Any] = inner.forward
-        base = _base(inner.config._attn_implementation)
-        _register(base)
         # Left in place after the call: gradient checkpointing runs the layers again in the backward pass.
-        inner.config._attn_implementation = PREFIX + base
-        inner.base_model.register_forward_hook(_gather_predictors, with_kwargs=True)
+        inner.config._attn_implementation = _attention.register(_attention.base_of(inner.config._attn_implementation))
+        backbone = inner.base_model
+        if _gather_predictors not in backbone._forward_hooks.values():  # a second trainer's, or a copy of a model
+            backbone.register_forward_hook(_gather_predictors, with_kwargs=True)
         inner.forward = types.MethodType(self._make_forward(), inner)
 
     def _make_forward(self) -> Callable[..., Any]:
@@ -102,13 +66,9 @@ class SharedPrefix:
             if not (self.active and kwargs.get("fused_lm_head") and _packable(args, kwargs)):
                 return plain(*args, **kwargs)
             plan = self._plan_for(kwargs["input_ids"], kwargs["attention_mask"], kwargs["labels"])
-            if plan is None:
-                return plain(*args, **kwargs)
-            if not self.checked and not self._check(plan, kwargs):
-                return plain(*args, **kwargs)
-            self.packed_tokens += plan.packed_tokens
-            self.padded_tokens += plan.padded_tokens
-            return self._packed(plan, kwargs)
+            if not self.checked and (plan is not None or self._setup.sharded):
+                return self._first(plan, kwargs)
+            return plain(**kwargs) if plan is None else self._packed(plan, kwargs)
 
         # `generate` validates its keyword arguments against the signature of the model's own forward.
         forward.__wrapped__ = getattr(plain, "__wrapped__", plain)  # type: ignore[attr-defined]
@@ -121,55 +81,85 @@ class SharedPrefix:
         return self._plan[1]
 
     def _packed(self, plan: PairPlan, kwargs: dict[str, Any]) -> Any:
-        global _packed_call
         rest = {key: value for key, value in kwargs.items() if key not in ("input_ids", "attention_mask", "labels")}
         # TRL's forward shifts labels and hidden states by one: a leading label and a trailing state are lost there.
         labels = torch.cat([plan.targets[:1], plan.targets])[None]
-        _packed_call = True
-        try:
+        with _attention.no_masks(), self._head(plan):
             output = self._plain(
                 input_ids=plan.input_ids, position_ids=plan.position_ids, labels=labels, pair_plan=plan, **rest
             )
-        finally:
-            _packed_call = False
         for field in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask"):
             value = getattr(output, field)
             if value is not None:
                 setattr(output, field, plan.unpack(value.reshape(-1)))
+        self.packed_tokens += plan.packed_tokens
+        self.padded_tokens += plan.padded_tokens
         return output
 
-    @torch.no_grad()
-    def _check(self, plan: PairPlan, kwargs: dict[str, Any]) -> bool:
-        """Compare one batch with the plain forward; turn packing off where a log-probability differs."""
+    def _head(self, plan: PairPlan) -> Any:
+        kept = fits(len(plan.targets), self._vocabulary, self._inner.dtype, plan.targets.device)
+        return _trl.head(KeptLogits) if kept else nullcontext()
+
+    def _first(self, plan: PairPlan | None, kwargs: dict[str, Any]) -> Any:
+        """Compute the first batch both ways; turn packing off where a log-probability differs.
+
+        Where weights are sharded, every process has to make the same forward passes and come to the same end.
+        """
         self.checked = True
+        with torch.no_grad():
+            plain = self._plain(**kwargs).log_probs
+        output, why = None, None
         try:
-            packed = self._packed(plan, kwargs).log_probs
+            output = self._plain(**kwargs) if plan is None else self._packed(plan, kwargs)
         except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            self._turn_off(f"its packed forward raised {type(error).__name__}: {error}")
-            return False
-        plain = self._plain(**kwargs).log_probs
+            why = f"its packed forward raised {type(error).__name__}: {error}"
+        if output is not None and plan is not None:
+            why = self._difference(output.log_probs.detach(), plain)
+        if self._setup.sharded and _any_process(why is not None, plain.device):
+            why = why or "another process found a difference from the plain forward"
+        if why is None:
+            return output
+        self.active = False
+        logger.warning("shared prefix: off for %s, %s; training goes on with the plain forward.", self.name, why)
+        return self._plain(**kwargs)
+
+    def _difference(self, packed: Tensor, plain: Tensor) -> str | None:
         gap = (packed - plain).abs().max().item()
-        tolerance = _tolerance(self._weights_dtype, plain.device.type)
+        tolerance = self._setup.tolerance(self._inner.dtype, plain.device.type)
         if not gap <= tolerance:  # NaN too
-            self._turn_off(
+            return (
                 f"on the first batch its log-probabilities differ by {gap:.2g} nats from the plain forward "
                 f"(allowed: {tolerance:.2g})"
             )
-            return False
         logger.info("shared prefix: %s agrees with the plain forward within %.2g nats", self.name, gap)
-        return True
-
-    def _turn_off(self, why: str) -> None:
-        self.active = False
-        logger.warning("shared prefix: off for %s, %s; training goes on with the plain forward.", self.name, why)
+        return None
 
 
-def install(model: nn.Module, name: str = "the policy") -> SharedPrefix | None:
+@dataclass(frozen=True)
+class Setup:
+    """What of the way of training matters here.
+
+    Args:
+        half: Layers compute in bfloat16 or float16, whatever the weights' dtype.
+        sharded: Every forward pass is one of all processes together (FSDP, DeepSpeed).
+    """
+
+    half: bool = False
+    sharded: bool = False
+
+    def tolerance(self, dtype: torch.dtype, device: str) -> float:
+        """Largest difference of one token's log-probability, in nats, that rounding explains."""
+        half = self.half or torch.is_autocast_enabled(device) or dtype in (torch.bfloat16, torch.float16)
+        return 0.75 if half else 1e-4
+
+
+def install(model: nn.Module, name: str = "the policy", setup: Setup | None = None) -> SharedPrefix | None:
     """Give a model that TRL has prepared the shared-prefix forward.
 
     Args:
         model: A causal language model, PEFT or not, after TRL's `add_fused_lm_head`.
         name: How messages call it.
+        setup: How it is trained.
 
     Returns:
         The installed forward, or None where `reason_against` says why not (a warning repeats it).
@@ -178,98 +168,48 @@ def install(model: nn.Module, name: str = "the policy") -> SharedPrefix | None:
     if why is not None:
         logger.warning("shared prefix: off for %s, %s.", name, why)
         return None
-    return SharedPrefix(model, name)
+    return SharedPrefix(model, name, setup or Setup())
 
 
-def install_all(policy: nn.Module, reference: nn.Module | None, accelerator: Any) -> None:
-    """Give the policy and, where there is a second model, the reference the shared-prefix forward."""
-    install(accelerator.unwrap_model(policy), "the policy")
-    if reference is not None:
-        install(accelerator.unwrap_model(reference), "the reference")
+def install_all(
+    policy: nn.Module, reference: nn.Module | None, accelerator: Any, asked: bool | None
+) -> SharedPrefix | None:
+    """Give the policy and, where there is a second model, the reference the shared-prefix forward.
 
+    Args:
+        policy, reference: The prepared models.
+        accelerator: The trainer's.
+        asked: The option `shared_prefix`: None puts it on where it is known to be exact, True also where a check of
+            the first batch has to tell, False nowhere. Where it is off against the option, one line says why.
 
-def _attend(base: str) -> Callable[..., tuple[Tensor, None]]:
-    """The attention function that keeps the logical sequences of a packed row apart, on top of `base`."""
-
-    def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
-        call = _base_attention(base, module)
-        plan: PairPlan | None = kwargs.pop("pair_plan", None)
-        if plan is None:
-            result: tuple[Tensor, None] = call(module, query, key, value, attention_mask, **kwargs)
-            return result
-        window = kwargs.get("sliding_window") or getattr(module, "sliding_window", None)
-        outputs = []
-        for segment in plan.segments:
-            for positions, keys in _streams(segment):
-                queries = slice(positions[0], positions[0] + positions[1])
-                q = query[:, :, queries]
-                k, v = (torch.cat([t[:, :, span] for span in keys], dim=2) for t in (key, value))
-                mask = _causal_mask(base, q, k.shape[2], window)
-                outputs.append(call(module, q, k, v, mask, **kwargs)[0])
-        return torch.cat(outputs, dim=1), None
-
-    return attention
-
-
-def _streams(segment: Segment) -> list[tuple[tuple[int, int], list[slice]]]:
-    """(first query, number of queries) and the spans of keys, for the chosen stream and for the rejected rest."""
-    own = slice(segment.split, segment.stop)
-    prefix = slice(segment.start, segment.start + segment.shared)
-    streams = [((segment.start, segment.split - segment.start), [slice(segment.start, segment.split)])]
-    if segment.stop > segment.split:
-        streams.append(((segment.split, segment.stop - segment.split), [prefix, own]))
-    return streams
-
-
-def _causal_mask(base: str, query: Tensor, keys: int, window: int | None) -> Tensor | None:
-    """Lower-right causal: the last query sees every key (within the window). None where the kernel does it itself."""
-    queries = query.shape[2]
-    windowed = window is not None and keys > window
-    if base == "sdpa" and queries == keys and not windowed:
+    Returns:
+        The policy's; None where it is off.
+    """
+    if asked is False:
         return None
-    distance = (
-        torch.arange(queries, device=query.device)[:, None]
-        + (keys - queries)
-        - torch.arange(keys, device=query.device)[None, :]
+    policy = accelerator.unwrap_model(policy)
+    why = reason_against(policy) or reason_against_setup(accelerator)
+    if why is None and asked is None:
+        why = reason_against_default(policy)
+    if why is not None:
+        if accelerator.is_main_process:
+            logger.warning("shared prefix: off, %s.", why)
+        return None
+    setup = Setup(
+        half=accelerator.mixed_precision in ("bf16", "fp16"),
+        sharded=accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED),
     )
-    allowed = distance >= 0
-    if windowed:
-        assert window is not None
-        allowed &= distance < window
-    if base == "sdpa":
-        return allowed[None, None]
-    return torch.zeros_like(allowed, dtype=query.dtype).masked_fill(~allowed, torch.finfo(query.dtype).min)[None, None]
+    if reference is not None:
+        install(accelerator.unwrap_model(reference), "the reference", setup)
+    return SharedPrefix(policy, "the policy", setup)
 
 
-def _base_attention(base: str, module: nn.Module) -> Callable[..., Any]:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if base != "eager":
-        function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[base]
-        return function
-    # Eager attention is each family's own (soft caps, sinks), beside its attention class.
-    for cls in type(module).__mro__:
-        own = getattr(sys.modules[cls.__module__], "eager_attention_forward", None)
-        if own is not None:
-            eager: Callable[..., Any] = own
-            return eager
-    raise AttributeError(f"{type(module).__module__} has no eager_attention_forward")
-
-
-def _register(base: str) -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    plain_mask = ALL_MASK_ATTENTION_FUNCTIONS[base]
-
-    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-        made: Tensor | None = None if _packed_call else plain_mask(*args, **kwargs)
-        return made
-
-    ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, _attend(base))
-    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + base, mask)
+def _any_process(failed: bool, device: torch.device) -> bool:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return failed
+    flag = torch.tensor(float(failed), device=device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
 
 
 def _gather_predictors(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -288,32 +228,3 @@ def _packable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return (
         not args and all(isinstance(kwargs.get(k), Tensor) for k in wanted) and not kwargs.get("output_router_logits")
     )
-
-
-def _inner(model: nn.Module) -> Any:
-    get_base_model: Callable[[], Any] | None = getattr(model, "get_base_model", None)  # PEFT's
-    return get_base_model() if get_base_model is not None else model
-
-
-def _base(implementation: str | None) -> str:
-    return (implementation or "eager").removeprefix(PREFIX)
-
-
-def _window(config: Any) -> int | None:
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    window: int | None = getattr(config, "sliding_window", None)
-    return window
-
-
-def _dropouts(model: nn.Module) -> list[float]:
-    found = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    text = _inner(model).config.get_text_config()
-    return [*found, *(getattr(text, field, 0.0) or 0.0 for field in ("attention_dropout", "attn_pdrop"))]
-
-
-def _tolerance(dtype: torch.dtype, device: str) -> float:
-    """Largest difference of one token's log-probability, in nats, that rounding explains."""
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-    return 1e-4 if dtype == torch.float32 else 0.75

@@ -53,6 +53,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         objective: The loss and the reference, put together.
         reference: What the policy is compared with.
         forward_pass: Makes the forward pass of a batch; see `plain_forward`.
+        shared_prefix: The policy's shared-prefix forward; None where it is off.
         data_reports: What the check of each data set found.
         noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
 
@@ -132,8 +133,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.statistics.install()
         budget = getattr(args, "tokens_per_batch", None)
         self.token_batches = None if budget is None else TokenBatches(self, budget)
-        if getattr(args, "shared_prefix", False):
-            install_all(self.model, self.ref_model, self.accelerator)
+        asked = getattr(args, "shared_prefix", False)  # TRL's own configuration: TRL's own forward
+        self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from datasets import load_from_disk
 from torch import Tensor, nn
-from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id
+from trl.trainer import utils as trl_utils
+from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
 
 PAIR_INDEX = "pair_index"
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
+HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 Forward = Callable[[nn.Module, Mapping[str, Any]], Any]
 
 
@@ -76,6 +78,22 @@ def trl_computes(trainer: Any, types: Sequence[str], weights: Sequence[float]) -
     finally:
         for name, value in kept.items():
             setattr(trainer, name, value)
+
+
+@contextmanager
+def head(function: type[torch.autograd.Function]) -> Iterator[None]:
+    """Within, TRL's fused head calls this autograd function, with TRL's own arguments, in the place of its own."""
+    kept = trl_utils._ChunkedLogProbFunction
+    trl_utils._ChunkedLogProbFunction = function
+    try:
+        yield
+    finally:
+        trl_utils._ChunkedLogProbFunction = kept
+
+
+def gathered_head(*parameters: Tensor | None) -> Any:
+    """The context in which the head's sharded parameters (ZeRO-3) are whole."""
+    return maybe_gather_lm_head_ctx(*parameters)
 
 
 def forward_alone(trainer: Any, recorder: Recorder, inputs: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ COMMON: dict[str, Any] = {
     "save_strategy": "no",
     "disable_tqdm": True,
 }
+OURS: dict[str, Any] = {"shared_prefix": False}  # the plain forward equals TRL's to the last bit
 TIMES = ("runtime", "per_second")
 
 
@@ -33,7 +34,7 @@ def lora() -> LoraConfig:
 
 
 def ours(folder: Path, model: Any, trainer: dict[str, Any] | None = None, **options: Any) -> PrefTrainer:
-    args = PrefConfig(str(folder / "ours"), **{**COMMON, **options})
+    args = PrefConfig(str(folder / "ours"), **{**COMMON, **OURS, **options})
     return PrefTrainer(model, args=args, **{"train_dataset": tiny_pairs(), **(trainer or {})})
 
 
