@@ -1,9 +1,16 @@
 """Every test runs offline, on the CPU, on one thread a process, with telemetry off."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 import threading
 
+# The user's own cache stays as it is.
+if "PREFALIGN_CACHE" not in os.environ:
+    os.environ["PREFALIGN_CACHE"] = tempfile.mkdtemp(prefix="prefalign-cache-")
+    atexit.register(shutil.rmtree, os.environ["PREFALIGN_CACHE"], ignore_errors=True)
 os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from .._errors import PrefalignError
+from .._errors import PrefalignError, did_you_mean
 
 # Command -> (module in this folder, one line of help). Each module has `configure(parser)` and `run(args) -> int`.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "noise": ("_noise", "Estimate how many labels are flipped, and list the pairs that look it."),
     "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
     "soup": ("_soup", "Average checkpoints or adapters into one."),
+    "cache": ("_cache", "List, verify or clear the log-probabilities of references that are kept."),
     "path": ("_path", "Measure and draw the loss between checkpoints."),
     "report": ("_report", "Turn a run into one HTML page with curves, samples and a verdict."),
     "derive": ("_derive", "Read an equation or a named loss into logic."),
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = importlib.import_module(f".{module}", __package__)
             command.configure(sub)
             sub.set_defaults(run=command.run)
+    if chosen is not None and chosen not in COMMANDS:
+        parser.error(f"{chosen!a:.99} is no command.{did_you_mean(chosen, COMMANDS)} `prefalign --help` lists them.")
     args = parser.parse_args(words)
     try:
         code = int(args.run(args))

@@ -5,6 +5,16 @@ from ._base import Host as Host
 from ._base import Policy as Policy
 from ._base import Reference as Reference
 from ._base import State as State
+from ._cache_key import reference_key as reference_key
+from ._cache_store import DAMAGED as DAMAGED
+from ._cache_store import KEY_BYTES as KEY_BYTES
+from ._cache_store import LogpStore as LogpStore
+from ._cache_store import Shard as Shard
+from ._cache_store import Values as Values
+from ._cache_store import cache_folder as cache_folder
+from ._cache_store import open_shard as open_shard
+from ._cache_store import read_about as read_about
+from ._cache_store import stores_in as stores_in
 from ._draw import check_plot as check_plot
 from ._draw import draw_path as draw_path
 from ._files import check_files as check_files

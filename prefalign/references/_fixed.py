@@ -19,6 +19,9 @@ from ._files import check_files
 class _Fixed(Reference):
     """A reference that never changes: its state is a fingerprint, held against the weights when a run is resumed."""
 
+    # Of weights that are let go before training, because their log-probabilities are cached.
+    kept_fingerprint: ClassVar[str | None] = None
+
     def state_dict(self) -> State:
         return {"identity": self.identity, "fingerprint": self._fingerprint()}
 
@@ -32,6 +35,8 @@ class _Fixed(Reference):
             )
 
     def _fingerprint(self) -> str | None:
+        if self.kept_fingerprint is not None:
+            return self.kept_fingerprint
         if self.host.ref_model is not None:
             return fingerprint(self.host.ref_model)
         # With adapters, what is not trained: the base model, and a frozen copy of the adapter.

@@ -1,0 +1,316 @@
+"""Log-probabilities of fixed references on disk, token by token: one folder per reference, in it shards of rows.
+
+    FOLDER/REFERENCE/about.json           what the reference is, for people; nothing is looked up by it
+    FOLDER/REFERENCE/NAME.safetensors     a shard: rows that were written together
+
+A shard is written once, under the hash of its content, and never changed: any number of processes write their own and
+read all. A row is a text, found by the hash of its tokens, and carries a checksum that every reading tests.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from .._errors import CheckpointError, TrainingError
+from ._shards import Entry, read_header
+from ._state import write_json
+
+logger = logging.getLogger(__name__)
+
+ABOUT = "about.json"
+DAMAGED = ".damaged"
+KEY_BYTES = 16
+FORMAT = "prefalign reference cache 1"
+# A shard is written when it holds this many values, or after this long: an interruption costs no more.
+SHARD_VALUES = 1 << 23
+SHARD_SECONDS = 60.0
+_STALE = 86400.0  # seconds after which what a killed process left half-written is removed
+_TENSORS = {"keys": "U8", "ends": "I64", "checks": "I64", "logps": "F32"}
+Values: TypeAlias = npt.NDArray[np.float32]
+
+
+def cache_folder() -> Path:
+    """Where reference log-probabilities are kept: `$PREFALIGN_CACHE/reference`, or `~/.cache/prefalign/reference`."""
+    root = os.environ.get("PREFALIGN_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "prefalign") / "reference"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of rows, mapped into memory.
+
+    Attributes:
+        path: The file; its stem is the start of the SHA-256 of its content.
+        keys: (rows, 16) hashes of the rows' tokens.
+        ends: (rows,) where each row's values end among all.
+        checks: (rows,) CRC-32 of key and values.
+        logps: (values,) log-probabilities in nats.
+    """
+
+    path: Path
+    keys: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+    checks: npt.NDArray[np.int64]
+    logps: Values
+
+    def row(self, number: int) -> Values | None:
+        """The values of one row; None if they are not what was written."""
+        start = int(self.ends[number - 1]) if number else 0
+        end = int(self.ends[number])
+        if not 0 <= start <= end <= len(self.logps):
+            return None
+        values: Values = self.logps[start:end]
+        good = _check(self.keys[number].tobytes(), values) == int(self.checks[number])
+        return values if good else None
+
+    def whole(self) -> bool:
+        """Whether the file's content is what its name says."""
+        return _name(self.path.read_bytes()) == self.path.stem
+
+
+def open_shard(path: Path) -> Shard:
+    """Map a shard, after a check of its header.
+
+    Raises:
+        CheckpointError: It is damaged, or no shard.
+    """
+    entries = read_header(path)
+    if {name: entry.dtype for name, entry in entries.items()} != _TENSORS:
+        raise CheckpointError(f"`{path}` is no shard of a reference cache.")
+    shard = Shard(path, *(_map(entries[name]) for name in _TENSORS))
+    rows = len(shard.ends)
+    if shard.keys.shape != (rows, KEY_BYTES) or shard.checks.shape != (rows,) or shard.logps.ndim != 1:
+        raise CheckpointError(f"`{path}` is damaged: its parts are of different lengths.")
+    return shard
+
+
+class LogpStore:
+    """The log-probabilities of one reference.
+
+    Args:
+        folder: The reference's folder; made when something is first written.
+        about: What the reference is, for `about.json`.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.about = folder, about
+        self._shards: dict[str, Shard] = {}
+        self._pending: dict[bytes, Values] = {}
+        self._values = 0
+        self._written = time.monotonic()
+        self._index()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find the shards that other processes have written meanwhile; a damaged one is set aside, with a warning."""
+        found = {path.stem: path for path in _shards_in(self.folder)}
+        self._shards = {name: shard for name, shard in self._shards.items() if name in found}
+        for name, path in sorted(found.items()):
+            if name not in self._shards:
+                try:
+                    self._shards[name] = open_shard(path)
+                except CheckpointError as error:
+                    if path.exists():  # else another process has set it aside
+                        self._set_aside(path, str(error))
+        self._index()
+
+    def get(self, key: bytes) -> Values | None:
+        """The log-probabilities of a row's scored tokens, in nats; None if the row is not here."""
+        pending = self._pending.get(key)
+        if pending is not None:
+            return pending
+        start = int.from_bytes(key[:8], "little")
+        place = int(np.searchsorted(self._starts, np.uint64(start)))
+        while place < len(self._starts) and int(self._starts[place]) == start:
+            shard = self._order[int(self._of[place])]
+            number = int(self._rows[place])
+            if shard.path.stem in self._shards and shard.keys[number].tobytes() == key:
+                values = shard.row(number)
+                if values is not None:
+                    return values
+                self._drop(shard)
+            place += 1
+        return None
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.get(key) is not None
+
+    def __len__(self) -> int:
+        """How many rows are here; rows that stand in two shards count twice."""
+        return len(self._starts) + len(self._pending)
+
+    def add(self, key: bytes, values: Values) -> None:
+        """Keep a row; it reaches the disk with its shard."""
+        if key in self._pending:
+            return
+        self._pending[key] = np.array(values, dtype=np.float32)
+        self._values += len(values)
+        if self._values >= SHARD_VALUES or time.monotonic() - self._written >= SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last shard.
+
+        Raises:
+            TrainingError: The disk takes no more.
+        """
+        self._written = time.monotonic()
+        if not self._pending:
+            return
+        content = _pack(self._pending)
+        name = _name(content)
+        partial = self.folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            self._begin()
+            with partial.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, self.folder / f"{name}.safetensors")
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"The reference cache could not write to {str(self.folder)!r}: {error.strerror}. What was written "
+                'before is kept: start again once there is room and permission, or with `reference_cache="off"`.'
+            ) from error
+        self._shards[name] = open_shard(self.folder / f"{name}.safetensors")
+        self._pending, self._values = {}, 0
+        self._index()
+
+    @contextmanager
+    def alone(self, wait: bool) -> Iterator[bool]:
+        """Within, no other process that asks for it computes the same rows; gives whether that is so.
+
+        Args:
+            wait: Wait for another one to end; else go on beside it.
+        """
+        try:
+            self._begin()
+            lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError:  # read-only: whoever writes there is not us
+            yield False
+            return
+        try:
+            yield _lock(lock, wait)
+        finally:
+            os.close(lock)
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / ABOUT).exists():
+            write_json(self.folder / ABOUT, {"format": FORMAT, **(self.about or {})})
+        for left in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - left.stat().st_mtime > _STALE:
+                    left.unlink()
+            except OSError:  # another process was faster
+                continue
+
+    def _index(self) -> None:
+        """Sort the starts of all keys, for `get`."""
+        self._order = list(self._shards.values())
+        starts = [np.ascontiguousarray(shard.keys[:, :8]).view("<u8").reshape(-1) for shard in self._order]
+        flat = np.concatenate(starts) if starts else np.zeros(0, dtype=np.uint64)
+        by_start = np.argsort(flat, kind="stable")
+        sizes = [len(one) for one in starts]
+        of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]) if sizes else of
+        self._starts, self._of, self._rows = flat[by_start], of[by_start], rows[by_start]
+
+    def _drop(self, shard: Shard) -> None:
+        del self._shards[shard.path.stem]
+        self._set_aside(shard.path, f"`{shard.path}` is damaged: a row does not match its checksum.")
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = path.with_name(path.name + DAMAGED)
+        try:
+            os.replace(path, aside)
+            where = f"It now has the name {aside.name!r}"
+        except OSError:
+            where = "It is left out"
+        logger.warning("reference cache: %s %s; its rows are computed again.", why, where)
+
+
+def stores_in(folder: Path) -> list[Path]:
+    """The folders of the references that `folder` holds something of."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.parent for path in folder.glob(f"*/{ABOUT}") if _is_ours(path))
+
+
+def read_about(store: Path) -> dict[str, Any]:
+    """What `about.json` says; nothing if it cannot be read."""
+    try:
+        content = json.loads((store / ABOUT).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_ours(about: Path) -> bool:
+    return read_about(about.parent).get("format") == FORMAT
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.safetensors") if not path.name.startswith(".")]
+
+
+def _pack(rows: Mapping[bytes, Values]) -> bytes:
+    keys: Sequence[bytes] = sorted(rows)
+    values = [rows[key] for key in keys]
+    checks = [_check(key, one) for key, one in zip(keys, values, strict=True)]
+    content: bytes = save(
+        {
+            "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
+            "ends": np.cumsum([len(one) for one in values], dtype=np.int64),
+            "checks": np.array(checks, dtype=np.int64),
+            "logps": np.concatenate(values).astype(np.float32, copy=False),
+        },
+        metadata={"format": FORMAT},
+    )
+    return content
+
+
+def _check(key: bytes, values: Values) -> int:
+    return zlib.crc32(values.tobytes(), zlib.crc32(key))
+
+
+def _name(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _map(entry: Entry) -> npt.NDArray[Any]:
+    kinds = {"U8": np.uint8, "I64": np.int64, "F32": np.float32}
+    if entry.size == 0:  # nothing to map
+        return np.zeros(entry.shape, dtype=kinds[entry.dtype])
+    try:
+        return np.memmap(entry.file, dtype=kinds[entry.dtype], mode="r", offset=entry.start, shape=entry.shape)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Cannot read `{entry.file}`: {error}.") from None
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        if not wait:
+            return False
+    print("Reference cache: waiting for another run that computes the same reference.", flush=True)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return True
