@@ -33,6 +33,8 @@ EXAMPLES = {
     "CPO": "cpo(beta=0.1)",
     "ORPO": "orpo(beta=0.2)",
     "OddsRatio": "odds_ratio()",
+    "RankHinge": "rank_hinge(delta=1.0)",
+    "SLiCHF": "slic_hf(delta=1.0, regulariser=0.1)",
     "SFT": "sft(reduction='sum')",
     "Robust": "robust(dpo(beta=0.1), flip_rate=0.3)",
     "Smoothed": "smoothed(dpo(beta=0.1), flip_rate=0.3)",

@@ -93,7 +93,8 @@ def _pairwise() -> Iterable[Named]:
     disco = Link(logistic.expression * (1 - up) + sympy.exp(-BETA * RHO) * up, "turning", "log-ratio modulated")
     yield Named("DPO", "Rafailov et al. 2023, arXiv:2305.18290, Eq. 7", (Term(_DPO),), "authors", ("sigmoid",))
     yield Named("IPO", "Azar et al. 2023, arXiv:2310.12036", (Term(_DPO, LINKS["square"]),), "authors")
-    yield Named("SLiC", "Zhao et al. 2023, arXiv:2305.10425", (Term(_CPO, LINKS["hinge"]),), "authors", ("slic-hf",))
+    note = "its regulariser is stripped; with it: SLiC-HF"
+    yield Named("SLiC", "Zhao et al. 2023, arXiv:2305.10425", (Term(_CPO, LINKS["hinge"]),), "authors", note=note)
     note = "w and l are read as length-normalised probabilities"
     yield Named("RRHF", "Yuan et al. 2023, arXiv:2304.05302", (Term(_CPO, LINKS["perceptron"]),), "authors", note=note)
     note = (
@@ -132,6 +133,9 @@ def _sums() -> Iterable[Named]:
     terms = (Term(_DPO), Term("w/(1-w)", logistic.at(beta=1), eta * BETA))
     note = "the second rule is -log w: the semantic loss of M(w)"
     yield Named("RPO", "Liu et al. 2024, arXiv:2405.16436, Eq. 4.8", terms, "derived", note=note)
+    terms = (Term(_CPO, LINKS["hinge"]), Term("w/(1-w)", logistic.at(beta=1), eta))
+    note = "whole: SLiC's hinge, and eta times -log w, the semantic loss of M(w)"
+    yield Named("SLiC-HF", "Zhao et al. 2023, arXiv:2305.10425", terms, "derived", note=note)
     terms = (
         Term(_CHOSEN, sigmoid.with_margin(-zeta), desirable),
         Term(_REJECTED, sigmoid.with_margin(zeta), undesirable),

@@ -208,6 +208,7 @@ def _ours() -> Iterator[Public]:
         *(pl.OddsRatio(0.1), pl.DPOP(0.1, 5.0), pl.EXO(0.1, 0.01), pl.NCA(0.1), pl.BCO(0.1, 0.5), pl.SPPO(0.1)),
         *(pl.APOZero(0.1), pl.APODown(0.1), pl.DiscoPOP(0.1), pl.SFT(reduction="sum"), pl.SFT(reduction="token_mean")),
         *(pl.RPO(0.1, 0.5, "sum"), pl.Robust(pl.DPO(0.1), 0.2), pl.Smoothed(pl.DPO(0.1), 0.2)),
+        *(pl.RankHinge(1.5), pl.SLiCHF(1.5, 0.4)),
         *(pl.SePPO(0.1), pl.SePPO(0.1, "indicator"), pl.HolderDPO(0.1, 2.0)),
         pl.DPO(0.1) + 0.005 * pl.SFT(reduction="sum"),
     ]

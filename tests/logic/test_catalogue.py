@@ -98,7 +98,7 @@ def test_every_loss_is_found_in_any_case(name):
         ("R_DPO", "R-DPO"),
         ("nca_pair", "NCA"),
         ("apo_zero", "APO-zero"),
-        ("slichf", "SLiC"),
+        ("slichf", "SLiC-HF"),
         ("CPO-ref", "CPO-ref"),
         ("ccpo_ref", "cCPO-ref"),
     ],

@@ -31,6 +31,7 @@ from prefalign.losses import (
     Robust,
     SePPO,
     SimPO,
+    SLiCHF,
     Smoothed,
     WeightedSum,
     parse_loss,
@@ -193,6 +194,14 @@ def test_the_half_open_temperature_of_discopop_includes_one():
 def test_malformed_pairs_are_refused(fields, message):
     with pytest.raises(PrefalignError, match=message):
         PairLogps(**{"chosen": PAIR, "rejected": PAIR, **fields})
+
+
+def test_slic_hf_is_a_hinge_on_log_probabilities_with_a_regulariser():
+    # delta 2: the first pair is 1.5 nats ahead, the second 3 nats: 0.5 and 0; plus 0.1 * 4 and 0.1 * 1.
+    pairs = PairLogps(torch.tensor([-4.0, -1.0]), torch.tensor([-5.5, -4.0]))
+    torch.testing.assert_close(SLiCHF(delta=2.0, regulariser=0.1)(pairs), torch.tensor([0.9, 0.1]))
+    torch.testing.assert_close(SLiCHF(delta=2.0, regulariser=0.0)(pairs), torch.tensor([0.5, 0.0]))
+    assert not SLiCHF(delta=2.0, regulariser=0.1).needs_reference
 
 
 def test_swapping_twice_gives_the_pairs_back():
