@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             if play is not None:
                 save_state(folder, PLAY_STATE, play)
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
-            save_state(folder, WATCH_STATE, {**watch, "num_tokens": tokens_seen(self.trainer)})
+            more = {"num_tokens": tokens_seen(self.trainer), "loss": self.trainer.objective.name}
+            save_state(folder, WATCH_STATE, {**watch, **more})
         self.trainer.accelerator.wait_for_everyone()  # every process writes its random state
         if args.should_save:
             finish(folder)
@@ -104,12 +106,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 f"The run in {str(folder)!r} was trained with the reference {saved.get('expression')!r} "
                 f"(got {reference.expression!r}). Resume with that one, or start a new run."
             )
+        watched = load_state(folder, WATCH_STATE)
+        self._check_loss(folder, watched or {})
         reference.load_files(folder)
         reference.load_state_dict(saved)
         play = load_state(folder, PLAY_STATE)
         if self.trainer.self_play is not None and play is not None:
             self.trainer.self_play.load_state_dict(play)
-        watched = load_state(folder, WATCH_STATE)
         if watched is not None:
             try:
                 set_tokens_seen(self.trainer, watched["num_tokens"])
@@ -119,3 +122,12 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                     f"The state `{WATCH_STATE}` in {str(folder)!r} is damaged ({error!r}). Resume from an earlier "
                     "checkpoint."
                 ) from error
+
+    def _check_loss(self, folder: Path, watched: Mapping[str, Any]) -> None:
+        """Refuse to go on with another loss: the optimizer's state, and the curves, would be of two objectives."""
+        before, now = watched.get("loss"), self.trainer.objective.name  # older checkpoints do not say
+        if before is not None and before != now:
+            raise CheckpointError(
+                f"The run in {str(folder)!r} was trained with the loss {before!r} (got {now!r}). Resume with that one, "
+                "or start a new run from its weights: give the folder as the model."
+            )

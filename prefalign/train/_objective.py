@@ -39,6 +39,11 @@ class Objective:
         """Text that makes the loss again; None for a loss that has no name in expressions."""
         return expression_of(self.loss)
 
+    @property
+    def name(self) -> str:
+        """What a checkpoint says of its loss: the expression, or the formula of a loss that has none."""
+        return self.expression if self.expression and not self.by_trl else self.formula
+
 
 def expression_of(loss: Loss) -> str | None:
     """Text that makes the loss again; None for a loss that has no name in expressions."""

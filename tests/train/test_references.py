@@ -147,6 +147,20 @@ def test_resuming_needs_the_same_reference(checkpoint, other_checkpoint, tmp_pat
         ours(tmp_path, checkpoint, **saving).train(resume_from_checkpoint=True)
 
 
+def test_resuming_needs_the_same_loss(checkpoint, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    ours(tmp_path, checkpoint, loss="dpo(beta=0.1)", max_steps=2, **saving).train()
+    folder = tmp_path / "ours" / "checkpoint-2"
+    other = ours(tmp_path, checkpoint, loss="ipo(beta=0.1)", max_steps=4, **saving)
+    with pytest.raises(CheckpointError, match=r"with the loss 'dpo\(beta=0.1.*got 'ipo\(beta=0.1.*start a new run"):
+        other.train(str(folder))
+    # The same loss in TRL's words is the same loss; and a checkpoint that does not say is believed.
+    ours(tmp_path, checkpoint, loss_type="sigmoid", beta=0.1, max_steps=3, **saving).train(str(folder))
+    watched = load_state(folder, "prefalign_watch")
+    save_state(folder, "prefalign_watch", {key: value for key, value in watched.items() if key != "loss"})
+    other.train(str(folder))
+
+
 def test_a_model_in_memory_can_be_trained_and_compared_with_its_start(tmp_path):
     trainer = ours(tmp_path, tiny_model(), {"processing_class": tiny_tokenizer()}, max_steps=2)
     before = {name: value.clone() for name, value in trainer.ref_model.named_parameters()}
