@@ -17,7 +17,7 @@ REMOVED = {
     "max_target_length": "Use `max_length`, the limit of prompt and completion together.",
     "reference_free": 'Use `reference="none"` with a loss that needs no reference, such as '
     '`loss="simpo(beta=2.0, gamma=1.0)"`.',
-    "tokenizer": "In Python use `processing_class=tokenizer`; `prefalign train` takes the tokenizer saved with the model.",
+    "tokenizer": "Use `processing_class=tokenizer`; `prefalign train` takes the one that is saved with the model.",
     "label_pad_token_id": "It is not needed any more: leave it out.",
     "padding_value": "It is not needed any more: the tokenizer's `pad_token` is used.",
     "is_encoder_decoder": "Encoder-decoder models are not supported: leave it out.",
