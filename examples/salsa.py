@@ -19,9 +19,6 @@ from prefalign.data import load_pairs
 from prefalign.diagnose import interval, paired_interval
 from prefalign.references import HeldOut, soup
 
-# Adapters in the upper third of SmolLM2's thirty layers: nothing need be propagated back through the others.
-ADAPTED = r".*layers\.2\d\.self_attn\.(q|v)_proj"
-
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", help="checkpoint folder or Hub id (default: SmolLM2-135M-Instruct)")
 parser.add_argument("--out", type=Path, default=Path("runs/salsa"))
@@ -57,7 +54,10 @@ def measure(start: str, reference: str, seed: int) -> dict[str, object]:
     """Train one arm with one seed; the change of the chosen log-probability and the rewards of samples, held out."""
     policy, tokenizer = load(start)
     before = (scored := HeldOut(heldout, tokenizer)).nll(policy)
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules=ADAPTED, task_type="CAUSAL_LM")
+    # Adapters in the upper third of the layers: nothing need be propagated back through the others.
+    upper = list(range(policy.config.num_hidden_layers * 2 // 3, policy.config.num_hidden_layers))
+    adapted = {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": upper}
+    lora = LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM", **adapted)
     run = trainer(start, pairs, seed, args.steps, 1e-3, loss="dpo(beta=0.1)", reference=reference, peft_config=lora)
     run.train()
     trained = run.model.merge_and_unload().eval()
