@@ -26,8 +26,8 @@ def test_the_salsa_example_trains_every_arm(tmp_path):
         for _ in range(2)
     )
     assert first.returncode == 0, first.stderr[-4000:]
-    table = first.stdout[first.stdout.index("arm:") :]
-    assert [line.split()[0] for line in table.splitlines()[1:]] == ["DPO", "SALSA", "control", "SFT2"]
+    table = first.stdout[first.stdout.index("Held out, with") :]
+    assert [line.split()[0] for line in table.splitlines()[1::2]] == ["DPO", "SALSA", "control", "SFT2"]
     assert again.stdout.endswith(table)
     assert "Record of the run" not in again.stdout  # nothing was trained again
     assert json.loads((tmp_path / "run" / "soup" / "soup.json").read_text())["weights"] == [0.5, 0.5]
