@@ -15,11 +15,11 @@ from trl.trainer.utils import add_fused_lm_head, create_model_from_path, disable
 from .._errors import TrainingError
 from ..references import GivenModel, fingerprint, reference_key
 from . import _trl
+from ._attention import base_of
 from ._cache_plan import CachePlan
-from ._shared_prefix import install
+from ._shared_prefix import Setup, install
 
 Load = Callable[[], nn.Module | None]
-_PACKED = "prefalign_"  # how the attention of a model with the shared-prefix forward is called
 
 
 class ReferenceWeights:
@@ -160,7 +160,7 @@ class ReferenceWeights:
             options["device_map"] = None
         options.setdefault("trust_remote_code", trainer.args.trust_remote_code)
         options.setdefault("dtype", trainer.model.dtype)
-        options.setdefault("attn_implementation", trainer.model.config._attn_implementation.removeprefix(_PACKED))
+        options.setdefault("attn_implementation", base_of(trainer.model.config._attn_implementation))
         path = _trl.model_id(trainer.model.config)
         if path is None:
             raise TrainingError(
@@ -181,6 +181,7 @@ class ReferenceWeights:
             model = prepare_fsdp(model, trainer.accelerator)
         else:
             model = trainer.accelerator.prepare_model(model, evaluation_mode=True)
-        if trainer.model.config._attn_implementation.startswith(_PACKED):
-            install(trainer.accelerator.unwrap_model(model), "the reference")
+        if trainer.shared_prefix is not None:
+            setup = Setup(half=trainer.accelerator.mixed_precision in ("bf16", "fp16"), sharded=self.sharded)
+            install(trainer.accelerator.unwrap_model(model), "the reference", setup)
         return model

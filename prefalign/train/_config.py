@@ -13,6 +13,7 @@ from trl import DPOConfig
 from .._errors import ConfigError
 from ..losses import Loss
 from ..references import Reference
+from ._cache_plan import check_choice
 from ._generation import GenerationOptions, check_options
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
@@ -50,6 +51,9 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             scored (docs/speed.md). Default: on where that is known to be exact; with True also where a check of the
             first batch has to tell. Where it is off, one line says why. Numbers agree with TRL's to rounding (1e-5),
             with False to the last bit.
+        reference_cache: Where the log-probabilities of a reference that never changes are kept, so that they are
+            computed once for all epochs, runs and processes, and its weights need not be held (docs/cache.md): "auto":
+            in a folder of the user's, where that saves forward passes; "on": there, always; a folder; or "off".
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
             computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
             last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
@@ -85,6 +89,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     )
     tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
+    reference_cache: str = field(
+        default="auto",
+        metadata={"help": "Keep a fixed reference's log-probabilities: 'auto', 'on', 'off', or a folder."},
+    )
     )
     statistics: StatisticsSteps = field(
         default="logged_steps",
@@ -119,6 +127,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             self.loss = expression_of(self.loss_object) or str(self.loss_object)
             self.loss_type = []
             check_beside_loss(self)
+        check_choice(self.reference_cache)
             check_effects(self)
         else:
             self.loss_type = ["sigmoid"] if self.loss_type is None else self.loss_type

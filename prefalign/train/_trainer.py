@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
 from ._batches import TokenBatches, check_token_batches
 from ._callback import RunCallback
+from ._cache import ReferenceCache, settle
+from ._cache_plan import plan_cache
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
 from ._guard import bad_rows, describe_row, stop
@@ -57,6 +60,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         data_reports: What the check of each data set found.
         noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
 
+        reference_cache: The reference's log-probabilities on disk; None if they are not kept.
     Raises:
         ConfigError: Arguments are unknown, contradict one another or would have no effect.
         CheckpointError: The reference does not fit the policy.
@@ -111,8 +115,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         with _setup.loading_errors(model):
             super().__init__(
                 model=model,
-                ref_model=_setup.second_model(model, ref_model, self.reference, policy, args, peft_config),
+                ref_model=_trl.NoModel() if caching.postpones else second(),
                 args=args,
+        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
+        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
                 data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
                 train_dataset=data.train,
                 eval_dataset=data.eval,
@@ -141,6 +147,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
     @property
     def ref_model(self) -> Any:
+        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         """The second set of weights, or None."""
         return self._second_model
 
@@ -276,6 +283,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         inputs[chosen_key], inputs[rejected_key] = logps
         return self._reference_tokens.pop() if len(self._reference_tokens) == 1 else None
 
+        if self.reference_cache is not None:
+            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
+            return tokens
     def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor) -> PairLogps:
         """What the loss sees; lengths count a completion's tokens as TRL does."""
         chosen, rejected = tokens.sum(dim=1).chunk(2)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
 
+from ._attention import base_of
+
 PAIR_INDEX = "pair_index"
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
 HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -229,8 +231,9 @@ def load_beside(path: str, policy: nn.Module | None, args: Any, policy_config: A
         options["device_map"] = None
     options.setdefault("trust_remote_code", args.trust_remote_code)
     if policy is not None:
+        config: Any = policy.config
         options["dtype"] = policy.dtype
-        options["attn_implementation"] = policy.config._attn_implementation  # type: ignore[union-attr]
+        options["attn_implementation"] = base_of(config._attn_implementation)
     elif options.get("dtype") == "auto":  # the policy's own dtype, not the other checkpoint's
         options["dtype"] = policy_config.dtype or torch.float32
     return create_model_from_path(path, **options)  # type: ignore[no-any-return]
