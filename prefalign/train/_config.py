@@ -89,10 +89,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     )
     tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
+    )
     reference_cache: str = field(
         default="auto",
         metadata={"help": "Keep a fixed reference's log-probabilities: 'auto', 'on', 'off', or a folder."},
-    )
     )
     statistics: StatisticsSteps = field(
         default="logged_steps",
@@ -121,13 +121,13 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         if self.on_bad_pairs not in ("drop", "error"):
             raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
         check_statistics(self.statistics)
+        check_choice(self.reference_cache)
         if self.loss is not None:
             self.loss_object = read_loss(self.loss)
             # What is written to disk is text; a loss without a name in expressions is described by its formula.
             self.loss = expression_of(self.loss_object) or str(self.loss_object)
             self.loss_type = []
             check_beside_loss(self)
-        check_choice(self.reference_cache)
             check_effects(self)
         else:
             self.loss_type = ["sigmoid"] if self.loss_type is None else self.loss_type

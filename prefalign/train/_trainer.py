@@ -17,9 +17,9 @@ from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
 from ._batches import TokenBatches, check_token_batches
-from ._callback import RunCallback
 from ._cache import ReferenceCache, settle
 from ._cache_plan import plan_cache
+from ._callback import RunCallback
 from ._config import PrefConfig
 from ._generation import Generator, TransformersGenerator
 from ._guard import bad_rows, describe_row, stop
@@ -57,10 +57,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         reference: What the policy is compared with.
         forward_pass: Makes the forward pass of a batch; see `plain_forward`.
         shared_prefix: The policy's shared-prefix forward; None where it is off.
+        reference_cache: The reference's log-probabilities on disk; None if they are not kept.
         data_reports: What the check of each data set found.
         noise_rate: Share of training labels that were flipped on purpose; None if that is not known.
 
-        reference_cache: The reference's log-probabilities on disk; None if they are not kept.
     Raises:
         ConfigError: Arguments are unknown, contradict one another or would have no effect.
         CheckpointError: The reference does not fit the policy.
@@ -112,13 +112,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
         self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
+        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
+        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
         with _setup.loading_errors(model):
             super().__init__(
                 model=model,
                 ref_model=_trl.NoModel() if caching.postpones else second(),
                 args=args,
-        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
-        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
                 data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
                 train_dataset=data.train,
                 eval_dataset=data.eval,
@@ -141,13 +141,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.token_batches = None if budget is None else TokenBatches(self, budget)
         asked = getattr(args, "shared_prefix", False)  # TRL's own configuration: TRL's own forward
         self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked)
+        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
 
     @property
     def ref_model(self) -> Any:
-        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         """The second set of weights, or None."""
         return self._second_model
 
@@ -275,6 +275,9 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_key, rejected_key = _trl.REFERENCE_KEYS
         if self.precompute_ref_logps:
             return None
+        if self.reference_cache is not None:
+            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
+            return tokens
         self._reference_tokens.clear()
         logps = self.reference.logps(inputs)
         if logps is None:  # TRL's metrics need numbers: its rewards become beta * log pi
@@ -283,9 +286,6 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         inputs[chosen_key], inputs[rejected_key] = logps
         return self._reference_tokens.pop() if len(self._reference_tokens) == 1 else None
 
-        if self.reference_cache is not None:
-            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
-            return tokens
     def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor) -> PairLogps:
         """What the loss sees; lengths count a completion's tokens as TRL does."""
         chosen, rejected = tokens.sum(dim=1).chunk(2)
