@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefalign.cli import main
 from tests.faults.hostile import CANARY, refuse_command, snapshot
 from tests.faults.test_hostile_data import BOMB, PICKLE
 
@@ -70,6 +71,19 @@ def test_a_hostile_command_line_is_one_error(name, capsys):
     before = snapshot(".")
     refuse_command(WORDS[name], capsys)
     assert snapshot(".") == before
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("trian", " Did you mean `train`?"), ("--x derve", " Did you mean `derive`?"), ("zzz" * 9999, "")],
+)
+def test_a_command_that_there_is_not_names_the_nearest(word, nearest, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(word.split())
+    assert left.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("prefalign: error: '")
+    assert said.endswith(f"is no command.{nearest} `prefalign --help` lists them.")
 
 
 def test_a_process_of_its_own_says_the_same(tmp_path):
