@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from .._errors import DataError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from ..data import DataReport, Estimate
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="NAME_OR_PATH", help="the model's tokenizer; without it, texts only")
     parser.add_argument("--max-length", type=int, metavar="N", help="longest sequence that training keeps, in tokens")
     parser.add_argument("--truncation-mode", choices=["keep_start", "keep_end"], default="keep_start")
+    parser.add_argument("--model", metavar="NAME_OR_PATH", help="adds what training it would cost; with its tokenizer")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pairs of a micro-batch (default: 8)")
+    parser.add_argument("--tokens-per-batch", type=int, metavar="N", help="most tokens of a micro-batch")
     parser.add_argument("--split", default="train", help="which split, where there are several (default: train)")
     parser.add_argument("--subset", help="which configuration of a data set on the Hub")
     parser.add_argument("--limit", type=int, metavar="N", help="check only the first N rows")
@@ -35,23 +41,56 @@ def run(args: argparse.Namespace) -> int:
     """Check, print, and return 0, or 2 where the data cannot be trained on."""
     from ..data import check_pairs, load_pairs
 
-    if args.max_length is not None and args.tokenizer is None:
-        raise DataError(
-            f"`--max-length` counts tokens, so it would have no effect (got {args.max_length} without a tokenizer). "
-            "Add `--tokenizer NAME_OR_PATH`."
-        )
+    name = args.tokenizer if args.tokenizer is not None else args.model
+    for option, least in (("max_length", None), ("batch_size", 1), ("tokens_per_batch", 1)):
+        value = getattr(args, option)
+        written = f"--{option.replace('_', '-')}"
+        if value is not None and name is None:
+            raise DataError(
+                f"`{written}` counts tokens, so it would have no effect (got {value} without a tokenizer). "
+                "Add `--tokenizer NAME_OR_PATH`."
+            )
+        if value is not None and least is not None and value < least:
+            raise DataError(f"`{written}` must be >= {least} (got {value}).")
+    tokenizer = None if name is None else _tokenizer(name)
     pairs = load_pairs(args.data, split=args.split, subset=args.subset)
     report = check_pairs(
         pairs,
-        _tokenizer(args.tokenizer) if args.tokenizer is not None else None,
+        tokenizer,
         max_length=args.max_length,
         truncation_mode=args.truncation_mode,
         limit=args.limit,
         keep_rows=args.rows,
     )
-    print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if args.json else report)
+    estimate = None if tokenizer is None else _estimate(args, pairs, tokenizer, report)
+    if args.json:
+        content = report.to_json() | ({} if estimate is None else {"estimate": estimate.to_json()})
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(report if estimate is None else f"{report}\n\n{estimate}")
     refused = report.unusable or (args.on_bad_pairs == "error" and report.dropped > 0)
     return 2 if refused else 0
+
+
+def _estimate(
+    args: argparse.Namespace, pairs: Dataset, tokenizer: PreTrainedTokenizerBase, report: DataReport
+) -> Estimate | None:
+    """What training would cost; None where the pairs have no two completions to train on."""
+    from ..data import SAMPLE, Division, Way, estimate, pair_sizes, sample_tokens
+
+    rows = report.rows - report.dropped
+    if report.unusable or report.layout == "winners" or rows == 0 or not hasattr(pairs, "select"):
+        return None
+    texts = sample_tokens(pairs, tokenizer, SAMPLE)
+    if not texts:
+        return None
+    sizes = pair_sizes(texts, args.max_length, args.truncation_mode)
+    division = Division(8 if args.batch_size is None else args.batch_size, 1, args.tokens_per_batch, True)
+    if args.model is not None:
+        from ..train import estimate_for_model
+
+        return estimate_for_model(args.model, rows, sizes, division)
+    return estimate(rows, sizes, Way(division=division, packed=True))
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -151,6 +151,7 @@ class _Run:
         self._tally = Tally(keep_rows)
         self._repeats = Repeats()
         self._tokens: TokenChecks | None = None
+        self.keep: Callable[[int, list[list[int]]], object] | None = None
         self._rows = 0
         self._good = 0
         self._conversational: bool | None = None
@@ -207,6 +208,7 @@ class _Run:
                 "The tokenizer has no EOS token, with which plain completions must end. Set `tokenizer.eos_token`.",
             )
         self._tokens = TokenChecks(self._tokenizer, self._max_length, self._mode, self._conversational, self._tally)
+        self._tokens.keep = self.keep
 
     def _refuse(self, kind: str, message: str) -> None:
         self.refusal = self.refusal or Finding(kind, "unusable", 0, (), message)
@@ -316,3 +318,31 @@ def _unusable(kind: str, message: str, rows: int, layout: Layout | None, max_len
     finding = Finding(kind, "unusable", 0, (), message)
     none = np.empty(0, dtype=np.int64)
     return DataReport(rows, layout, False, "characters", max_length, (finding,), {}, 0.0, 0.0, None, none)
+
+
+def sample_tokens(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase | ProcessorMixin, count: int
+) -> list[tuple[int, list[int], list[int]]]:
+    """Token ids of some pairs, evenly spread over the data set, as training tokenises them.
+
+    Args:
+        dataset: Pairs in a layout with both completions.
+        tokenizer: The tokenizer that training will use.
+        count: How many rows to read, at most; those that cannot be trained on are left out.
+
+    Returns:
+        For each pair the length of its prompt, and prompt and completion: chosen, rejected. Nothing is truncated.
+
+    Raises:
+        DataError: The columns are no layout of pairs with both completions.
+    """
+    columns = list(dataset.column_names)
+    layout = find_layout(columns, winners_only=False)
+    step = max(1, len(dataset) // count)
+    some = dataset.select(range(0, len(dataset), step)[:count])
+    run = _Run(layout, completion_columns(layout, columns), columns, tokenizer, None, "keep_start", 0)
+    kept: list[tuple[int, list[int], list[int]]] = []
+    run.keep = lambda start, whole: kept.append((start, whole[0], whole[1]))
+    for batch in _batches(some, len(some)):
+        run.read(batch)
+    return kept

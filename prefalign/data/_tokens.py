@@ -48,6 +48,7 @@ class TokenChecks:
         self.prompt_lengths = array("q")
         self.completion_lengths = (array("q"), array("q"))
         self.truncated = 0
+        self.keep: Callable[[int, list[list[int]]], object] | None = None
 
     def check(self, pairs: Sequence[Pair], options: Sequence[Options]) -> list[Pair]:
         """Check a batch; `options` are the chat template's arguments, one mapping per pair.
@@ -151,6 +152,8 @@ class TokenChecks:
         if fault:
             self._tally.add(fault, row)
             return False
+        if self.keep is not None:
+            self.keep(start, whole)
         lengths = [len(ids) - start for ids in whole]
         self.prompt_lengths.append(start)
         for column, length in zip(self.completion_lengths, lengths, strict=False):

@@ -1,6 +1,7 @@
 """Training: the arguments, the trainer, and what is watched."""
 
 from ._config import PrefConfig as PrefConfig
+from ._estimate import estimate_for_model as estimate_for_model
 from ._generation import GenerationOptions as GenerationOptions
 from ._generation import Generator as Generator
 from ._generation import Request as Request

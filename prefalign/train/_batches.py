@@ -1,8 +1,8 @@
 """Batches by tokens: a step keeps its pairs, and computes them in micro-batches of at most so many tokens.
 
 The sampler stays what it is. The pairs that `per_device_train_batch_size * gradient_accumulation_steps` gives to a step
-are put into bins (`_bins.py`), each bin is one micro-batch, and its mean loss counts by its pairs: the step's gradient
-is that of the plain batch. What is logged of a step is weighted likewise.
+are put into bins, each bin is one micro-batch, and its mean loss counts by its pairs: the step's gradient is that of
+the plain batch. What is logged of a step is weighted likewise.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from .._errors import ConfigError
+from ..data import best_fit, best_fit_padded, split_up
 from ..losses import Loss, PairLogps
 from . import _trl
-from ._bins import Batch, best_fit, best_fit_padded, join, measure, select, split_up
+from ._bins import Batch, join, measure, select
 
 logger = logging.getLogger(__name__)
 # Of what the values are means that are means over tokens; all others are means over pairs. Columns of `_counts`.
@@ -43,8 +44,13 @@ def couples_pairs(loss: Loss) -> bool:
     policy = reference + 4 * torch.randn(2, pairs, generator=numbers, dtype=torch.float64)
     tokens = torch.randint(60, 120, (2, pairs), generator=numbers).double()
     columns = [*policy.clamp(max=-1), *reference, *tokens]
-    together = loss(PairLogps(*columns))
-    alone = torch.cat([loss(PairLogps(*(column[i : i + 1] for column in columns))) for i in range(pairs)])
+    more = {"baseline": columns[0], "baseline_tokens": columns[4]}
+
+    def some(rows: slice) -> PairLogps:
+        return PairLogps(*(column[rows] for column in columns), **{name: value[rows] for name, value in more.items()})
+
+    together = loss(some(slice(None)))
+    alone = torch.cat([loss(some(slice(i, i + 1))) for i in range(pairs)])
     return not torch.allclose(together, alone, rtol=1e-6, atol=1e-9)
 
 

@@ -11,6 +11,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from .._errors import CheckpointError
 from ..references import load_state, save_state
+from ._estimate import estimate_training
 from ._guard import LAST_FILE, check_weights
 from ._record import run_record, write_run
 from ._trl import set_tokens_seen, tokens_seen
@@ -49,6 +50,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             print(f"Reference: {trainer.reference.identity}")
             if trainer.token_batches is not None:
                 print(trainer.token_batches)
+            cost = estimate_training(trainer)
+            if cost is not None:
+                print(cost)
             print(f"Record of the run: {path}", flush=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -1,10 +1,10 @@
 """What is logged beside the loss: when it is computed, and what it costs.
 
-TRL computes its statistics in every step and logs their means over the steps since the last log. Some of them (entropy,
-mean logits, token accuracy) need passes over the whole vocabulary. With `statistics="logged_steps"` those are computed
-in the steps that log alone, there for all micro-batches. What follows from the pairs' log-probabilities (rewards,
-accuracies, margins, log-probabilities) is a few numbers per pair and stays a mean over all steps, as in TRL; so does the
-loss.
+TRL computes its statistics in every step and logs their means over the steps since the last log. Some of them need
+passes over the whole vocabulary: entropy, mean logits, token accuracy. With `statistics="logged_steps"` those are
+computed in the steps that log alone, there for all micro-batches. What follows from the pairs' log-probabilities
+(rewards, accuracies, margins, log-probabilities) is a few numbers per pair and stays a mean over all steps, as in TRL,
+and so does the loss.
 """
 
 from __future__ import annotations
