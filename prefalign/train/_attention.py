@@ -87,10 +87,9 @@ def _has_torch_varlen(query: Tensor) -> bool:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401 - asked whether it is there
     except ImportError:
         return False
-    # Its kernels need Ampere or newer, and heads of up to 256 channels in eights.
-    return (
-        torch.cuda.get_device_capability(query.device) >= (8, 0) and query.shape[-1] % 8 == 0 <= 256 - query.shape[-1]
-    )
+    # Its kernels need Ampere or newer, and heads of at most 256 channels, a multiple of eight.
+    channels = query.shape[-1]
+    return torch.cuda.get_device_capability(query.device) >= (8, 0) and channels % 8 == 0 and channels <= 256
 
 
 @dataclass(frozen=True)
