@@ -216,12 +216,16 @@ def _scale(form: Form, units: Mapping[sp.Expr, sp.Expr], values: Mapping[sp.Symb
     if sums:
         return _positive(sums[0], values)
     policy = {a: c for a, c in form.coefficients.items() if (atom_name(a) or "r")[0] != "r"} or form.coefficients
-    bare = [sp.cancel(c * _count(a)) if c.has(_count(a)) else c for a, c in policy.items()]
+    bare = [_by_length(c)[0] for c in policy.values()]
     return _positive(min(bare, key=lambda c: abs(_number(c, values))), values)
 
 
-def _count(atom: sp.Expr) -> sp.Expr:
-    return sy.COUNTS.get(_NAMES.get(atom, ""), sp.S.One)
+def _by_length(c: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """A coefficient as a factor without token counts, and the rest, which normalises by length: 1/n_w, 1/(n_w + 1)."""
+    if not c.has(sy.N_W, sy.N_L):
+        return c, sp.S.One
+    parts: tuple[sp.Expr, sp.Expr] = sp.factor(c).as_independent(sy.N_W, sy.N_L, as_Add=False)
+    return parts
 
 
 def _number(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
@@ -248,7 +252,7 @@ def _power(
     assert name is not None
     size = _positive(c, values)
     if unit is None:
-        unit = 1 / _count(symbol) if size.has(_count(symbol)) else sp.S.One
+        unit = _positive(_by_length(size)[1], values)
     power = sp.cancel(size / unit)
     _mean(meanings, name, unit * symbol)
     product = sp.Symbol(name)

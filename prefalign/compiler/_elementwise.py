@@ -104,6 +104,7 @@ _unary(
 )
 _unary(sy.exp, "exp")
 _unary(lambda x: sy.exp(x) - 1, "expm1")
+_unary(lambda x: sy.exp(x * sp.log(2)), "exp2")
 _unary(sy.log, "log")
 _unary(lambda x: sy.log(1 + x), "log1p")
 _unary(lambda x: sy.log(x) / sp.log(2), "log2")
@@ -222,12 +223,12 @@ def _clamped(low: Any, high: Any) -> Callable[..., SymTensor]:
 
 def _below(x: sp.Expr, lower: sp.Expr) -> bool:
     """Whether x >= lower always, or but for a numerical guard."""
-    return bool((x - lower).is_nonnegative or sy.near(lower - x) or lower < -(sp.Integer(10) ** 12))
+    return bool((x - lower).is_nonnegative or sy.near(lower - x) or (lower + sp.Integer(10) ** 12).is_negative)
 
 
 def _over(x: sp.Expr, upper: sp.Expr) -> bool:
     """Whether x <= upper always, or but for a numerical guard."""
-    return bool((x - upper).is_nonpositive or sy.near(x - upper) or upper > sp.Integer(10) ** 12)
+    return bool((x - upper).is_nonpositive or sy.near(x - upper) or (upper - sp.Integer(10) ** 12).is_positive)
 
 
 op("clamp", "clip")(lambda x, min=None, max=None, **_: _clamped(min, max)(x))

@@ -134,15 +134,25 @@ class Lookup(dict[str, Any]):
     def __init__(self, quantities: Quantities) -> None:
         super().__init__()
         self._quantities = quantities
+        self._asked: list[str] = []
+
+    def _find(self, key: str) -> Tensor | None:
+        found = self._quantities.role(key)
+        if found is not None and key not in self._asked:
+            self._asked.append(key)
+            # `chosen_logps` and `policy_chosen_logps` are two spellings; a `w` beside them is something else.
+            if len(key) == 1 or any(len(name) == 1 for name in self._asked):
+                _distinct(self._asked)
+        return found
 
     def __missing__(self, key: str) -> Tensor:
-        found = self._quantities.role(key)
+        found = self._find(key)
         if found is None:
             raise KeyError(key)
         return found
 
     def __getattr__(self, key: str) -> Tensor:
-        found = None if key.startswith("__") else self._quantities.role(key)
+        found = None if key.startswith("__") else self._find(key)
         if found is None:
             raise AttributeError(key)
         return found
@@ -151,7 +161,7 @@ class Lookup(dict[str, Any]):
         return isinstance(key, str) and self._quantities.role(key) is not None
 
     def get(self, key: str, default: Any = None) -> Any:
-        found = self._quantities.role(key)
+        found = self._find(key)
         return default if found is None else found
 
 
@@ -166,6 +176,11 @@ class Tokens:
     ref_log_probs: Tensor
     mask: Tensor
     ref_sums: tuple[Tensor, Tensor]
+
+
+def takes_tokens(function: Callable[..., Any]) -> bool:
+    """Whether the code is given single tokens, whose numbers then show in its formula."""
+    return bool({Tokens, Quantities} & {hint for hint in _hints(function).values() if isinstance(hint, type)})
 
 
 def tokens(quantities: Quantities) -> Tokens:
@@ -210,10 +225,15 @@ def arguments(function: Callable[..., Any], quantities: Quantities, given: Mappi
 
 
 def _distinct(names: list[str]) -> None:
-    """Refuse two parameters with one meaning: `chosen_logps` and `w` beside it, which is a weight."""
+    """Refuse two parameters with one meaning: `chosen_logps` and `w` beside it, which is a weight.
+
+    A probability beside the log-probability counts as the same: `win_prob` there is a label's, not the policy's.
+    """
     seen: dict[Role, str] = {}
     for name in names:
         role = role_of(name)
+        if role is not None and role.kind == "prob":
+            role = dataclasses.replace(role, kind="logp")
         if role is not None and seen.setdefault(role, name) != name:
             raise DerivationError(
                 f"By their names `{seen[role]}` and `{name}` are the same quantity. Give the one that is something "
@@ -262,10 +282,13 @@ def _fields(hint: type, quantities: Quantities) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(hint):
         role = quantities.role(field.name)
-        if role is not None:
+        if role is not None and not isinstance(field.default, bool | int | float | str):
             values[field.name] = role
+        elif isinstance(field.default, float):
+            values[field.name] = hyperparameters(field.default, quantities, field.name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DerivationError(f"The field `{field.name}` of `{hint.__name__}` is not recognised by its name.")
+    _distinct([name for name, value in values.items() if isinstance(value, Tensor)])
     return values
 
 

@@ -30,7 +30,7 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
     def _node(e: sp.Basic) -> Tensor:
         if e.is_Symbol:
             return values[sy.thaw(e).name].detach() if sy.is_frozen(e) else values[e.name]
-        if e.is_number:
+        if e.is_number and not e.has(sy.LogSigmoid, sy.Sigmoid, sy.Select):
             return torch.tensor(float(e), dtype=torch.float64)
         if e.is_Add:
             return reduce(torch.add, map(go, e.args))

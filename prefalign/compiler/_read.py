@@ -127,6 +127,12 @@ def _rewrite(expr: sp.Expr, wanted: Callable[[Form, Form], bool]) -> sp.Expr:
             found = pair(e.args[0], False)
             if found:
                 return found[0] - sy.LogSigmoid(go(found[0] - found[1]))
+            if e.args[0].is_Mul:  # the logarithm of a softmax, exp(a) / (exp(a) + exp(b))
+                factors = [factor.as_base_exp() for factor in e.args[0].args]
+                if all(
+                    base is sp.E or pair(base, False) or (not is_live(base) and base.is_positive) for base, _ in factors
+                ):
+                    return sp.Add(*(power * go(sp.log(base)) for base, power in factors))
             return e
         if e.is_Pow and not isinstance(e, sp.exp) and e.args[1] == -1:
             found = pair(e.args[0], True)
@@ -293,7 +299,8 @@ def _leading(form: Form) -> sp.Expr:
 
 
 def _number(c: sp.Expr, values: Values) -> float:
-    return float(c.subs({s: values.get(s, 1) for s in c.free_symbols}))
+    ready = c.subs({s: values.get(s, 1) for s in c.free_symbols})
+    return float(evaluate(ready, {}))
 
 
 def _direction(link: sp.Expr, values: Values) -> int:

@@ -102,15 +102,26 @@ def _rules(count: int) -> str:
     return "one rule" if count == 1 else f"a sum of {count} rules"
 
 
+def _by_length(logp: sp.Expr) -> sp.Expr:
+    """What a log-probability is multiplied by on account of lengths."""
+    power = sp.cancel(logp / next(iter(logp.free_symbols - {sy.N_W, sy.N_L})))
+    return power.as_independent(sy.N_W, sy.N_L, as_Add=False)[1]
+
+
+def _count(name: str) -> sp.Expr:
+    return sy.N_W if "w" in name else sy.N_L
+
+
 def _atom(name: str, logp: sp.Expr) -> str:
     if name.startswith("y"):
         return f"the policy's probability of answer {name[1:]}, as the code is given it"
     who = "the reference's" if name.startswith("r") else "the policy's"
-    what = "means over tokens" if logp.has(sy.N_W, sy.N_L) else "sums over tokens"
-    power = logp.as_independent(*logp.free_symbols & {sy.W, sy.L, sy.RW, sy.RL}, as_Add=False)[0]
-    extra = (
-        "" if not (power * sy.N_W * sy.N_L).free_symbols - {sy.N_W, sy.N_L} else f", a copy raised to {plain(power)}"
-    )
+    factor = _by_length(logp)
+    what = {1: "sums over tokens", 1 / _count(name): "means over tokens"}.get(factor)
+    (symbol,) = logp.free_symbols & {sy.W, sy.L, sy.RW, sy.RL}
+    power = sp.cancel(logp / symbol)
+    extra = "" if power == factor else f", a copy raised to {plain(power)}"
+    what = what or f"sums over tokens times {plain(factor)}"
     return f"{who} probability of the {'chosen' if 'w' in name else 'rejected'} answer, {what}{extra}"
 
 
@@ -189,6 +200,8 @@ def _notes(parts: list[Part]) -> list[str]:
     means = [part.core.meanings for part in parts]
     if any(e.has(sy.N_W, sy.N_L) for meaning in means for e in meaning.values()):
         notes.append("Length-normalised: where the atoms say so, a probability is pi^(1/|y|), the mean over tokens.")
+    if any(_by_length(e) not in (1, 1 / _count(name)) for meaning in means for name, e in meaning.items()):
+        notes[-1] = "Normalised by length in its own way: a probability is the power of pi that its atom says."
     if any(sy.is_frozen(s) for part in parts for e in (part.weight, part.link) for s in e.free_symbols):
         notes.append("A factor or margin marked ° is detached: it changes the loss's value and weights its gradient.")
     if any(sy.is_frozen(s) for part in parts for d, _ in part.guards for s in d.free_symbols):

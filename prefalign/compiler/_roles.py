@@ -16,14 +16,17 @@ _COUNT = {"len", "lens", "length", "lengths", "tokens", "count", "counts", "ntok
 _LOGP = {"logp", "logps", "logprob", "logprobs", "lp", "lps"}
 _PROB = {"prob", "probs", "probability", "probabilities"}
 _MEAN = {"avg", "average", "averaged", "mean"}
-_RATIO = {"logratio", "logratios", "ratio", "ratios"}
+_RATIO = {"logratio", "logratios"}  # `chosen_ratio` may be the ratio itself; `log_ratio` is joined below
+_NORMALISED = {"normalised", "normalized", "norm", "per"}
 _INDEX = {"idx", "idxs", "inds", "index", "indices"}
 _POLICY = {"policy", "pi", "model", "actor"}
-_NEUTRAL = {"log", "logits", "sum", "summed", "total", "all", "seq", "sequence", "answer", "answers", "response"}
+_NEUTRAL = {"log", "sum", "summed", "total", "all", "seq", "sequence", "answer", "answers", "response"}
 _NEUTRAL |= {"responses", "completion", "completions", "y", "theta", "new", "current"}
-# These say that it is something else, whatever stands beside them.
+# These say that it is something else, whatever stands beside them. Logits are no log-probabilities: of a reward model
+# they are scores, of a language model they have an axis of words.
 _OTHER = {"mask", "masks", "weight", "weights", "score", "scores", "reward", "rewards", "margin", "margins", "label"}
 _OTHER |= {"labels", "id", "ids", "loss", "losses", "nll", "kl", "entropy", "advantage", "advantages", "penalty"}
+_OTHER |= {"logit", "logits", "ratio", "ratios", "prompt", "prompts", "eos", "bos", "rate", "rank"}
 _KNOWN = _REFERENCE | _CHOSEN | _REJECTED | _COUNT | _LOGP | _PROB | _MEAN | _RATIO | _INDEX | _POLICY | _NEUTRAL
 
 _GLUED = {"logpw": "w", "logpl": "l", "piw": "w", "pil": "l", "refw": "rw", "refl": "rl", "rw": "rw", "rl": "rl"}
@@ -46,13 +49,14 @@ class Role:
 
 
 def words_of(name: str) -> frozenset[str]:
-    """The words of a name, in snake case or camel case."""
-    return frozenset(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
+    """The words of a name, in snake case or camel case; `log_ratio` is one word."""
+    lower = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    return frozenset(re.findall(r"[a-z]+", re.sub(r"log_(ratios?|probs?)(?![a-z])", r"log\1", lower)))
 
 
 def holds_logps(name: str) -> bool:
     """Whether a name speaks of log-probabilities at all; for groups of answers that is enough."""
-    return bool(words_of(name) & (_LOGP | _PROB | {"log", "policy", "pi", "logits"}))
+    return bool(words_of(name) & (_LOGP | _PROB | {"log", "policy", "pi"}))
 
 
 @cache
@@ -74,6 +78,8 @@ def role_of(name: str) -> Role | None:
     stray = words - _KNOWN - set(short)
     if words & _OTHER or (stray and not explicit):
         return None
+    if explicit and words & (_COUNT | _NORMALISED | {"token"}) and not words & _MEAN:
+        return None  # of single tokens, or per token, or how many: the name does not say
     found = [side for side, known in (("w", _CHOSEN), ("l", _REJECTED)) if words & known]
     found = found or sorted({short[word] for word in words if word in short})
     if len(found) > 1:
@@ -87,13 +93,15 @@ def role_of(name: str) -> Role | None:
     if side:
         return Role(kind, side, reference)
     # Without a side a name must say that it holds log-probabilities: `policy` and `log` alone do not.
-    wanted = explicit or words & _PROB - {"prob"} or "logits" in words
+    wanted = explicit or words & _PROB - {"prob"}
     return Role(kind, side, reference) if wanted and kind not in ("count", "index") else None
 
 
 def _kind(words: frozenset[str], explicit: bool) -> Kind:
     if words & _INDEX:
         return "index"
+    if words & _MEAN and explicit:
+        return "mean"
     if words & _COUNT:
         return "count"
     if words & _RATIO:

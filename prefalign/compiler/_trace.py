@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import DerivationError, PrefalignError
 from . import _arrays, _elementwise, _ready  # noqa: F401  (they fill the table of operations)
 from . import _symbols as sy
-from ._inputs import SPREAD, TOKENS, Quantities, arguments, symbolic
+from ._inputs import SPREAD, TOKENS, Quantities, arguments, symbolic, takes_tokens
 from ._symbolic import TRACE, SymFloat, SymTensor, Trace, Tracing
 
 MAX_PATHS = 16
@@ -76,7 +76,8 @@ def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozens
             "The loss depends on how a log-probability spreads over its tokens (a clamp or a weight on single tokens), "
             "so its argument is no log-probability of a whole answer."
         )
-    return Formula(_count_tokens(_name_logs(expr, hypers.values)), dict(hypers.values), tuple(guards))
+    expr = _name_logs(expr, hypers.values)
+    return Formula(_count_tokens(expr) if takes_tokens(function) else expr, dict(hypers.values), tuple(guards))
 
 
 def _paths(
