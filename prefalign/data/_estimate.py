@@ -105,12 +105,13 @@ class Estimate:
         """Work of the plain forward over that of the shared-prefix one, whether that is on or not."""
         if self.shape is None:
             return None
-        return self._work(packed=False) / self._work(packed=True)
+        return self.work(packed=False) / self.work(packed=True)
 
-    def _work(self, packed: bool) -> float:
-        """Matrix products of a pair's step, in FLOPs: 2 per weight and token, for each pass."""
+    def work(self, packed: bool) -> float:
+        """Matrix products of a pair's step, with the shared prefix or without, in FLOPs; 0 without a model."""
         shape, way, sizes = self.shape, self.way, self.sizes
-        assert shape is not None
+        if shape is None:
+            return 0.0
         whole = shape.trained > shape.weights / 2
         # Forward, gradient of the states, and of the weights if they are trained; the head computes its logits twice.
         passes = 2 + whole + way.checkpointing + way.reference
