@@ -54,6 +54,8 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         reference_cache: Where the log-probabilities of a reference that never changes are kept, so that they are
             computed once for all epochs, runs and processes, and its weights need not be held (docs/cache.md): "auto":
             in a folder of the user's, where that saves forward passes; "on": there, always; a folder; or "off".
+        sft_dataset_name: Prompts and completions for a term of the loss with baseline="sft_dataset": a file, a folder
+            or a hub id.
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
             computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
             last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
@@ -97,6 +99,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     statistics: StatisticsSteps = field(
         default="logged_steps",
         metadata={"help": "Entropy, mean logits and token accuracy: in the steps that log, or in every step."},
+    )
+    sft_dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "Prompts and completions for a term with baseline='sft_dataset': a file, folder or hub id."},
     )
     # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
     loss_type: list[str] | None = field(

@@ -16,6 +16,7 @@ from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
 from . import _setup, _trl, _whole
+from ._baseline import Baseline, plan_baseline, weights_now
 from ._batches import TokenBatches, check_token_batches
 from ._cache import ReferenceCache, settle
 from ._cache_plan import plan_cache
@@ -47,6 +48,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             starts, or none if the loss needs none.
         generator: Makes the completions that data of winners alone lack, with the reference. Default: transformers'
             `generate`. See `Generator`.
+        sft_dataset: Rows of `prompt` with `completion`, or `chosen`, for a term with baseline="sft_dataset"; instead of
+            the option `sft_dataset_name`.
         train_dataset: Pairs in one of TRL's formats; for `SePPO` also prompts with `chosen`, or `completion`, alone.
         eval_dataset: Pairs for evaluation, or a dict of them.
         processing_class: The tokenizer. Default: the one saved with the model.
@@ -85,6 +88,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         loss: Loss | str | None = None,
         reference: Reference | str | None = None,
         generator: Generator | None = None,
+        sft_dataset: Any = None,
         **unknown: Any,
     ) -> None:
         _setup.check_arguments(type(self), unknown)
@@ -107,12 +111,14 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
         _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
+        baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, model, policy, data.train)
         self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
         self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
-        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, sampling is not None)
+        draws = sampling is not None or (baseline is not None and baseline.sampling is not None)
+        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, draws)
         second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
         with _setup.loading_errors(model):
             super().__init__(
@@ -134,6 +140,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.self_play: SelfPlay | None = None
         if sampling is not None:
             self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
+        self.baseline = None if baseline is None else Baseline(self, baseline, generator or TransformersGenerator())
         self.beta = self.objective.beta
         self.reference.setup(self)
         self.statistics.install()
@@ -189,9 +196,11 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         loss, outputs = result if return_outputs else (result, None)
         tokens = recorder.token_logps(inputs["completion_mask"])
         pairs = self._pairs(inputs, tokens)
+        if self.baseline is not None:
+            pairs = self.baseline.add(pairs, model, numbers)
         values = [term(pairs) for _, term in self.objective.loss.terms]
         if ours:
-            for (weight, _), value in zip(self.objective.loss.terms, values, strict=True):
+            for weight, value in zip(weights_now(self), values, strict=True):
                 loss = loss + value.mean() * weight
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
         if not logged:

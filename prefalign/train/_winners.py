@@ -29,6 +29,11 @@ def generates(loss: Loss) -> bool:
     return False
 
 
+def samples_reference(loss: Loss) -> bool:
+    """Whether a term is the likelihood of samples of the reference, which the generation options shape too."""
+    return any(isinstance(term, SFT) and term.baseline == "reference" for _, term in loss.terms)
+
+
 def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
     """Rows of winners as pairs, so that TRL tokenises them: the winner stands where the completion will be.
 
@@ -62,7 +67,7 @@ def prepare_generation(
     """
     if not (winners and generates(loss)):
         useless = next(iter(given_options(args)), "generator" if generator is not None else None)
-        if useless is not None:
+        if useless is not None and not samples_reference(loss):
             raise ConfigError(
                 f"`{useless}` would have no effect: nothing is generated, because "
                 + (
@@ -77,10 +82,10 @@ def prepare_generation(
             "`precompute_ref_log_probs=True` contradicts data of winners alone: the other completions are generated "
             "during training. Leave it out."
         )
-    return read_sampling(args, policy.processing_class, _ends(model, policy))
+    return read_sampling(args, policy.processing_class, ends_of(model, policy))
 
 
-def _ends(model: Any, policy: Policy) -> Any:
+def ends_of(model: Any, policy: Policy) -> Any:
     """What names the model's end tokens."""
     if not isinstance(model, str):
         return model.generation_config

@@ -1,0 +1,307 @@
+"""The baseline distribution of a loss's likelihood term: completions of another data set, or of the reference.
+
+Every pair gets one completion. Of another data set, the pair's number and the epoch say which: each epoch deals the
+completions out anew, and a run that is resumed, another number of processes or other micro-batches change nothing.
+The reference's samples, one for each row of the pairs, are drawn once and kept with the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .._errors import CheckpointError, ConfigError, DataError
+from ..data import DataReport, check_pairs, load_pairs
+from ..losses import Loss, PairLogps, scheduled, share_done
+from ..references import Policy, Reference, write_json
+from . import _trl
+from ._generation import Generator, Request, Sampling, checked, read_sampling, seed_of
+from ._guard import SPLIT
+from ._winners import as_pairs, ends_of
+
+if TYPE_CHECKING:
+    from ._trainer import PrefTrainer
+
+_FORMAT = 1
+_AT_ONCE = 32  # prompts of one call, where `generation_batch_size` does not say
+_STREAM = 0x5F7  # tells these draws from others with the run's seed
+
+
+@dataclass(frozen=True)
+class BaselinePlan:
+    """Whose completions the likelihood is of, settled before any weights load.
+
+    Attributes:
+        kind: "sft_dataset" or "reference".
+        data: The other data set as pairs whose two completions are the same; None for the reference.
+        report: What its check found.
+        sampling: How the reference is sampled; None for another data set.
+    """
+
+    kind: str
+    data: Any = None
+    report: DataReport | None = None
+    sampling: Sampling | None = None
+
+
+def baselines_of(loss: Loss) -> set[str]:
+    """The baselines of a loss's terms besides the chosen completions."""
+    found = {str(getattr(term, "baseline", "chosen")) for _, term in loss.terms}
+    return found - {"chosen"}
+
+
+def plan_baseline(
+    args: Any, loss: Loss, reference: Reference, given: Any, model: Any, policy: Policy, pairs: Any
+) -> BaselinePlan | None:
+    """Settle where the baseline's completions come from; None if the loss needs none.
+
+    Args:
+        args: The training arguments.
+        loss: The loss.
+        reference: What the policy is compared with.
+        given: The trainer's `sft_dataset`.
+        model: The policy or its name.
+        policy: What is known of it.
+        pairs: The training pairs.
+
+    Raises:
+        ConfigError: A data set is missing, given twice or without effect; or the reference cannot be sampled.
+        DataError: The data set cannot be trained on.
+    """
+    kinds = baselines_of(loss)
+    if len(kinds) > 1:
+        raise ConfigError(f"`loss` must have one baseline besides 'chosen' (got {', '.join(sorted(kinds))}).")
+    name = getattr(args, "sft_dataset_name", None)
+    if "sft_dataset" not in kinds:
+        for option, value in (("sft_dataset", given), ("sft_dataset_name", name)):
+            if value is not None:
+                raise ConfigError(
+                    f"`{option}` would have no effect: no term of the loss has baseline='sft_dataset' ({loss.title}). "
+                    "Leave it out, or write that baseline into `rpo` or `sft`."
+                )
+    if not kinds:
+        return None
+    if "reference" in kinds:
+        return _plan_samples(args, loss, reference, model, policy, pairs)
+    if (given is None) == (name is None):
+        raise ConfigError(
+            "baseline='sft_dataset' needs one data set: `sft_dataset=` of the trainer, or `sft_dataset_name` "
+            f"(got {'neither' if name is None else 'both'})."
+        )
+    data = given
+    if name is not None:
+        data = load_pairs(name)
+    if not hasattr(data, "__len__") or not hasattr(data, "column_names"):
+        raise ConfigError(f"`sft_dataset` must be a data set of known length (got {type(data).__name__}).")
+    if "rejected" in data.column_names and "prompt" in data.column_names:
+        data = data.remove_columns("rejected")
+    report = check_pairs(
+        data,
+        policy.processing_class,
+        max_length=args.max_length,
+        truncation_mode=args.truncation_mode,
+        winners_only=True,
+        progress=args.process_index == 0,
+    )
+    report.raise_if_unusable()
+    if report.dropped:
+        faults = "; ".join(
+            f"{f.count} x {f.kind} (first in row {f.rows[0]}): {f.message}"
+            for f in report.findings
+            if f.severity == "drop"
+        )
+        raise DataError(f"`sft_dataset` has {report.dropped} of {report.rows} rows without a completion: {faults}.")
+    return BaselinePlan("sft_dataset", as_pairs(data, data.column_names), report)
+
+
+def _plan_samples(args: Any, loss: Loss, reference: Reference, model: Any, policy: Policy, pairs: Any) -> BaselinePlan:
+    why = None
+    if not reference.needs_model or not reference.fixed:
+        why = (
+            f"`reference={reference.expression!r}` {'changes during training' if reference.needs_model else 'is none'}"
+        )
+    elif args.precompute_ref_log_probs:
+        why = "`precompute_ref_log_probs=True` lets the reference go before training"
+    elif not hasattr(pairs, "__len__"):
+        why = "the pairs are a stream, which is read once"
+    if why is not None:
+        raise ConfigError(
+            f"baseline='reference' samples a fixed reference before training, and {why}. Use baseline='chosen', or a "
+            "fixed reference and pairs of known length."
+        )
+    return BaselinePlan("reference", sampling=read_sampling(args, policy.processing_class, ends_of(model, policy)))
+
+
+class Baseline:
+    """Gives the pairs of a batch the log-probabilities of their baseline completions.
+
+    Args:
+        trainer: The trainer, made.
+        plan: Whose completions.
+        generator: Samples the reference.
+    """
+
+    def __init__(self, trainer: PrefTrainer, plan: BaselinePlan, generator: Generator) -> None:
+        self.trainer, self.plan, self.generator = trainer, plan, generator
+        self._rows: list[tuple[list[int], list[int]]] | None = None
+        self._samples: dict[int, tuple[list[int], list[int]]] | None = None
+        if plan.data is not None:
+            made: Any = trainer._prepare_dataset(plan.data, trainer.processing_class, trainer.args, "sft")
+            self._rows = [(row["prompt_ids"], row["chosen_ids"]) for row in made]
+
+    def add(self, pairs: PairLogps, model: Any, numbers: Tensor | None) -> PairLogps:
+        """The pairs with `baseline` and `baseline_tokens`; makes one more forward pass of the policy.
+
+        Args:
+            pairs: The batch.
+            model: The wrapped policy.
+            numbers: The pairs' numbers in their data sets, (pairs,).
+
+        Raises:
+            DataError: The rows of the data have no numbers.
+        """
+        if numbers is None:
+            raise DataError("The baseline's completions are dealt out by row, and these data have no row numbers.")
+        trainer = self.trainer
+        examples = [self._example(int(number)) for number in numbers.tolist()]
+        device = pairs.chosen.device
+        batch = {
+            key: value.to(device) for key, value in trainer.data_collator(examples).items() if torch.is_tensor(value)
+        }
+        batch = {key: value[: len(examples)] for key, value in batch.items()}
+        mask = batch.pop("completion_mask")
+        recorder = _trl.Recorder(model, trainer.forward_pass)
+        labels = batch["input_ids"].masked_fill(mask == 0, -100)
+        with trainer.statistics.left_out():
+            recorder(**batch, labels=labels, fused_lm_head=True, use_cache=False)
+        logps = recorder.token_logps(mask).sum(dim=1)
+        mode = "train" if trainer.model.training else "eval"
+        mean = trainer.accelerator.gather(logps.detach().float()).mean().item()
+        _trl.add_metric(trainer, mode, "logps/baseline", mean)
+        return replace(pairs, baseline=logps, baseline_tokens=mask.sum(dim=1).to(logps.dtype))
+
+    def _example(self, number: int) -> dict[str, list[int]]:
+        if self._rows is not None:
+            prompt, completion = self._rows[self._dealt(number)]
+        else:
+            if self._samples is None:
+                self._samples = self._draw()
+            prompt, completion = self._samples[number]
+        return {"prompt_ids": prompt, "chosen_ids": completion, "rejected_ids": completion}
+
+    def _dealt(self, number: int) -> int:
+        """Which row of the other data set a pair gets in this epoch; evaluations always get those of the first."""
+        assert self._rows is not None
+        training = self.trainer.model.training
+        # The epoch is a fraction of steps, which rounding leaves a little below a whole number.
+        epoch = int((self.trainer.state.epoch or 0.0) + 1e-6) if training else 0
+        order = _permutation(len(self._rows), self.trainer.args.seed, epoch)
+        return int(order[number % SPLIT % len(order)])
+
+    def _draw(self) -> dict[int, tuple[list[int], list[int]]]:
+        """One sample of the reference for each row of all data sets, from the run's cache where they are there."""
+        trainer, sampling = self.trainer, self.plan.sampling
+        assert sampling is not None
+        prompts = dict(self._prompts())
+        accelerator = trainer.accelerator
+        file = self._file(prompts)
+        kept: list[Any] = [_read(file) if accelerator.is_main_process and file is not None else None]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(kept)
+        completions: dict[int, list[int]]
+        if kept[0] is not None:
+            completions = {int(number): ids for number, ids in kept[0].items()}
+        else:
+            completions = self._generate(prompts, sampling)
+            if accelerator.is_main_process and file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_json(file, {"format": _FORMAT, "completions": {str(n): ids for n, ids in completions.items()}})
+        return {number: (prompt, completions[number]) for number, prompt in prompts.items()}
+
+    def _prompts(self) -> Iterator[tuple[int, list[int]]]:
+        trainer = self.trainer
+        others = trainer.eval_dataset
+        sets = [trainer.train_dataset, *(others.values() if isinstance(others, Mapping) else [others])]
+        for dataset in sets:
+            if dataset is not None:
+                for row in dataset:
+                    yield int(row[_trl.PAIR_INDEX]), list(row["prompt_ids"])
+
+    def _generate(self, prompts: Mapping[int, list[int]], sampling: Sampling) -> dict[int, list[int]]:
+        trainer = self.trainer
+        accelerator = trainer.accelerator
+        size = sampling.batch or _AT_ONCE
+        numbers = sorted(prompts, key=lambda number: (len(prompts[number]), number))
+        portions = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        # All processes make as many calls, or those of a sharded model would wait for one another for ever.
+        rounds = -(-len(portions) // accelerator.num_processes)
+        made: dict[int, list[int]] = {}
+        bar = tqdm(
+            range(rounds), desc="Sampling the reference", unit="batch", delay=2, disable=not accelerator.is_main_process
+        )
+        with trainer.reference.serving() as model, accelerator.autocast():
+            vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+            for turn in bar:
+                place = turn * accelerator.num_processes + accelerator.process_index
+                mine = portions[min(place, len(portions) - 1)]
+                request = Request(
+                    tuple(tuple(prompts[number]) for number in mine),
+                    sampling,
+                    seed_of(trainer.args.seed, _STREAM, min(place, len(portions) - 1)),
+                    trainer.reference.version,
+                )
+                for number, ids in zip(mine, checked(self.generator(model, request), request, vocabulary), strict=True):
+                    made[number] = ids or [sampling.stop_ids[0]]  # what says nothing is the end token alone
+        return {int(n): list(ids) for n, ids in gather_object(list(made.items()))}
+
+    def _file(self, prompts: Mapping[int, Sequence[int]]) -> Path | None:
+        """Where the samples are kept: the name holds everything they depend on; None if that cannot be told."""
+        reference = self.trainer.reference
+        state = {k: v for k, v in reference.state_dict().items() if isinstance(v, str | int | float)}
+        if state.get("fingerprint") is None:
+            return None
+        assert self.plan.sampling is not None
+        content = [_FORMAT, state, asdict(self.plan.sampling), self.trainer.args.seed, sorted(prompts.items())]
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        return Path(self.trainer.args.output_dir) / "prefalign_cache" / "baseline" / f"{key}.json"
+
+
+def weights_now(trainer: PrefTrainer) -> list[float]:
+    """The weights of the loss's terms at the trainer's step; what follows a schedule is logged as `eta`."""
+    loss = trainer.objective.loss
+    done = share_done(trainer.state.global_step, trainer.state.max_steps)
+    mode = "train" if trainer.model.training else "eval"
+    parts = scheduled(loss)
+    for place, part in enumerate(parts, 1):
+        _trl.add_metric(trainer, mode, "eta" if len(parts) == 1 else f"eta_{place}", part.eta_at(done))
+    return [weight for weight, _ in loss.terms_at(done)]
+
+
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, _STREAM, epoch]).permutation(count)
+
+
+def _read(file: Path) -> dict[str, list[int]] | None:
+    """The samples in a file; None if there is none.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        completions: dict[str, list[int]] = content["completions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"The samples in {str(file)!r} are damaged ({error!r}). Delete the file.") from error
+    return completions
