@@ -3,12 +3,18 @@
 float64 and not float32 holds the sum: where weights of opposite sign nearly cancel, a sum in float32 is off by many
 units in the last place of what is stored, and in float64 it is off by at most one. Only the mean of two needs no more
 than float32.
+
+Each worker reads, adds and writes pieces of its own: what was read is added while it is in the core's cache, and no
+thread waits for another.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,15 +26,17 @@ import torch
 from .._errors import CheckpointError
 from ._adapters import Adapter, Factors
 from ._ingredients import Ingredient
-from ._shard_writer import MAX_SHARD, Planned, fresh_file, plan_shards, tensor_bytes, write_index
+from ._shard_writer import MAX_SHARD, Planned, ShardWriter, fresh_file, plan_shards, tensor_bytes, write_index
 from ._shards import AVERAGED, DTYPES, Entry, Weights, bar
 
 # Of each ingredient, tensor by tensor.
 Coefficients: TypeAlias = Callable[[str], Sequence[float]]
-_CHUNK = 1 << 18  # elements that are read at once
+_WORKERS = min(4, os.cpu_count() or 1)
 # Elements that are added at once: their float64 sum stays in a core's own cache, and PyTorch does not divide so few
 # among threads, whose waiting for each other costs more than the sum where other programs use the cores.
 _BLOCK = 7 << 12
+_CHUNK = 4 * _BLOCK  # elements that are read and written at once
+_SHARE = 8 * _CHUNK  # elements that a worker is given at once
 # Stored floats that are constants or running statistics, not weights.
 _BUFFERS = re.compile(
     r"(^|\.)(inv_freq|original_inv_freq|masked_bias|running_mean|running_var|num_batches_tracked|"
@@ -94,9 +102,8 @@ def write_blend(
         for file, tensors in shards.items():
             with fresh_file(folder / file, tensors) as writer:
                 sums = (plan_tensor(ingredients, coefficients(name), name) for name, _, _ in tensors)
-                for piece in stream(sums):
-                    writer.write(piece)
-                    done.update(len(piece))
+                for count in _write_all(sums, writer):
+                    done.update(count)
     write_index(folder, shards)
 
 
@@ -106,29 +113,35 @@ def one_tensor(ingredient: Ingredient, name: str) -> Iterator[torch.Tensor]:
     Each piece is overwritten by the next.
     """
     buffers = _Buffers()
-    for chunk in _chunks(plan_tensor([ingredient], (1.0,), name)):
+    for chunk in _chunks(plan_tensor([ingredient], (1.0,), name), _CHUNK):
         data = _read(chunk, buffers)
         yield _add_block(chunk, data, buffers)
 
 
-def stream(sums: Iterable[Sum]) -> Iterator[memoryview]:
-    """The bytes of the results, in order; the next piece is read and added while the caller writes this one.
+def _write_all(sums: Iterable[Sum], writer: ShardWriter) -> Iterator[int]:
+    """Write the results, in the order of the file; the numbers of bytes as they are there."""
+    own = threading.local()
 
-    Each piece is overwritten by the next but one.
-    """
-    buffers = (_Buffers(), _Buffers())
-    with ThreadPoolExecutor(1, "soup-read") as reader, ThreadPoolExecutor(1, "soup-add") as adder:
-        adding: Future[torch.Tensor] | None = None
-        # When the caller comes back for a piece, the last one is written and the next one is being added: two sets of
-        # buffers serve the three threads.
-        for turn, chunk in enumerate(chunk for made in sums for chunk in _chunks(made)):
-            mine = buffers[turn % 2]
-            reading = reader.submit(_read, chunk, mine)
-            ready, adding = adding, adder.submit(_add, chunk, reading, mine)
-            if ready is not None:
-                yield _bytes(ready.result())
-        if adding is not None:
-            yield _bytes(adding.result())
+    def work(share: _Chunk, start: int) -> int:
+        if not hasattr(own, "buffers"):
+            own.buffers = _Buffers()
+        for chunk in _parts(share, _CHUNK):
+            data = _add(chunk, _read(chunk, own.buffers), own.buffers)
+            writer.write_at(start + (chunk.first - share.first) * data.element_size(), _bytes(data))
+        return (share.last - share.first) * DTYPES[share.made.out[1]].itemsize
+
+    position, waiting = 0, deque[Future[int]]()
+    with ThreadPoolExecutor(_WORKERS, "soup") as workers:
+        try:
+            for share in (share for made in sums for share in _chunks(made, _SHARE)):
+                waiting.append(workers.submit(work, share, position))
+                position += (share.last - share.first) * DTYPES[share.made.out[1]].itemsize
+                if len(waiting) > 2 * _WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            workers.shutdown(cancel_futures=True)
 
 
 class _Buffers:
@@ -136,6 +149,13 @@ class _Buffers:
 
     def __init__(self) -> None:
         self._memory: dict[object, torch.Tensor] = {}
+        self._readers: dict[Weights, Weights] = {}
+
+    def reader(self, weights: Weights) -> Weights:
+        """These weights with open files of this thread's own: positions in a file are not shared."""
+        if weights not in self._readers:
+            self._readers[weights] = Weights(weights.folder, weights.entries)
+        return self._readers[weights]
 
     def take(self, use: object, count: int, dtype: torch.dtype) -> torch.Tensor:
         """(count,) elements for a use; what they held is lost."""
@@ -155,58 +175,69 @@ class _Chunk:
     products: tuple[tuple[float, torch.Tensor, torch.Tensor], ...]
 
 
-def _chunks(made: Sum) -> Iterator[_Chunk]:
+def _chunks(made: Sum, size: int) -> Iterator[_Chunk]:
+    """A result in pieces of about `size` elements: whole rows where a product is added."""
     products = tuple((scale, *adapter.product(factors)) for scale, adapter, factors in made.products)
-    total = math.prod(made.out[2])
-    # Whole rows where a product is added.
-    step = max(1, _BLOCK // made.out[2][1]) * made.out[2][1] if products else _CHUNK
-    for first in range(0, total, step):
-        yield _Chunk(made, first, min(first + step, total), products)
+    yield from _parts(_Chunk(made, 0, math.prod(made.out[2]), products), size)
+
+
+def _parts(chunk: _Chunk, size: int) -> Iterator[_Chunk]:
+    if chunk.products:
+        columns = chunk.made.out[2][1]
+        size = max(1, min(size, _BLOCK) // columns) * columns
+    for first in range(chunk.first, chunk.last, size):
+        yield _Chunk(chunk.made, first, min(first + size, chunk.last), chunk.products)
 
 
 def _read(chunk: _Chunk, buffers: _Buffers) -> list[torch.Tensor]:
     read = []
     for place, (_, weights, entry) in enumerate(chunk.made.stored):
         tensor = buffers.take(place, chunk.last - chunk.first, DTYPES[entry.dtype])
-        weights.read_into(entry, chunk.first * entry.itemsize, _bytes(tensor))
+        buffers.reader(weights).read_into(entry, chunk.first * entry.itemsize, _bytes(tensor))
         read.append(tensor)
     return read
 
 
-def _add(chunk: _Chunk, reading: Future[list[torch.Tensor]], buffers: _Buffers) -> torch.Tensor:
-    data = reading.result()
+def _add(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor:
     made = chunk.made
     if made.is_copy:
         return data[0]
     count = chunk.last - chunk.first
     result = buffers.take("result", count, DTYPES[made.out[1]])
+    mean = _is_mean_of_two(made)
     step = count if chunk.products else _BLOCK
     for start in range(0, count, step):
         stop = min(start + step, count)
-        blocks = [tensor[start:stop] for tensor in data]
-        total = _mean_of_two(chunk, blocks, buffers)
-        if total is None:
-            total = _add_block(chunk, blocks, buffers)
-            # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
-            if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
-                raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
-        result[start:stop].copy_(total)
+        blocks, into = [tensor[start:stop] for tensor in data], result[start:stop]
+        if mean and _mean_of_two(blocks[0], blocks[1], into):
+            continue
+        total = _add_block(chunk, blocks, buffers)
+        # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
+        if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
+            raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
+        into.copy_(total)
     return result
 
 
-def _mean_of_two(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor | None:
-    """The float32 mean of a block of two tensors; None where it is not that simple.
+def _is_mean_of_two(made: Sum) -> bool:
+    """Whether the result is the plain mean of two tensors of its own type, which is float32 or less."""
+    stored = made.stored
+    simple = len(stored) == 2 and not made.products and all(weight == 0.5 for weight, _, _ in stored)
+    return simple and made.out[1] != "F64" and all(entry.dtype == made.out[1] for _, _, entry in stored)
 
-    For two numbers of float32 or less, (a + b) / 2 in float32 is off by no more than the rounding of the result, unless
-    a + b overflows, which is then left to float64; and it takes half the time.
+
+def _mean_of_two(one: torch.Tensor, two: torch.Tensor, into: torch.Tensor) -> bool:
+    """Write the mean of two blocks of one type, computed in float32; False where a number is too large for that.
+
+    In float32 a + b is rounded once, and halving is exact. The 16-bit types go through `lerp`, b - (b - a) / 2, one
+    pass that computes in float32: b - a is exact where the two are within 2^12 of each other, thus wherever they may
+    cancel, and elsewhere off by 2^-24 of the larger one, which the mean is then close to half of.
     """
-    made = chunk.made
-    simple = len(data) == 2 and not made.products and all(weight == 0.5 for weight, _, _ in made.stored)
-    if not simple or any(entry.dtype == "F64" for _, _, entry in made.stored):
-        return None
-    total = buffers.take("mean", len(data[0]), torch.float32)
-    total.copy_(data[0]).add_(data[1]).mul_(0.5)
-    return total if math.isfinite(total.sum().item()) else None
+    if one.dtype == torch.float32:
+        torch.add(one, two, out=into).mul_(0.5)
+    else:
+        torch.lerp(one, two, 0.5, out=into)
+    return math.isfinite(into.sum().item())
 
 
 def _add_block(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torch.Tensor:

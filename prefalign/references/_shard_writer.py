@@ -23,11 +23,11 @@ Planned = tuple[str, str, tuple[int, ...]]
 
 
 class ShardWriter:
-    """One safetensors file, written from front to back: the header first, then the tensors in the order given.
+    """One safetensors file: the header at once, then the tensors, in the order given, in pieces that may come in any.
 
     Args:
         file: A path that does not exist yet.
-        tensors: (name, dtype, shape) of every tensor, in the order in which their bytes will come.
+        tensors: (name, dtype, shape) of every tensor, in the order in which their bytes lie.
     """
 
     def __init__(self, file: Path, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
@@ -39,21 +39,22 @@ class ShardWriter:
             position = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8, as the format asks
-        self._left = position
         self._file = file.open("xb", buffering=0)
-        self.write(struct.pack("<Q", len(text)), header=True)
-        self.write(text, header=True)
+        self._start, self._end = 8 + len(text), 8 + len(text) + position
+        self.write_at(-self._start, struct.pack("<Q", len(text)) + text)
 
-    def write(self, data: bytes | memoryview, header: bool = False) -> None:
-        """Append bytes."""
+    def write_at(self, position: int, data: bytes | memoryview) -> None:
+        """Write bytes to a place, counted from the first tensor's; threads may do so at once."""
         view = memoryview(data)
-        self._left -= 0 if header else len(view)
         while len(view):
-            view = view[self._file.write(view) :]
+            count = os.pwrite(self._file.fileno(), view, self._start + position)
+            position += count
+            view = view[count:]
 
     def close(self) -> None:
         """Bring the file to the disk."""
-        assert self._left == 0, f"{self._left} bytes of the file were never written"
+        size = os.fstat(self._file.fileno()).st_size
+        assert size == self._end, f"{self._end - size} bytes of the file were never written"
         os.fsync(self._file.fileno())
         self._file.close()
 

@@ -57,6 +57,26 @@ def test_a_soup_is_the_float64_average_to_one_unit_in_the_last_place(tmp_path, d
         assert units_apart(tensor, exact[name].to(dtype)) <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_mean_of_two_is_within_one_unit_for_any_two_numbers(tmp_path, dtype):
+    """Numbers of all sizes against one another and against what nearly cancels them, subnormal and huge ones too."""
+    generator = torch.Generator().manual_seed(7)
+    bits = torch.randint(
+        -(2 ** (8 * dtype.itemsize - 1)), 2 ** (8 * dtype.itemsize - 1), (1 << 17,), generator=generator
+    )
+    one = bits.to(STORED[dtype]).view(dtype)
+    one = torch.where(one.isfinite(), one, torch.zeros_like(one))
+    near = (-one.double() * (1 + 4 * torch.finfo(dtype).eps * torch.randn(len(one), generator=generator))).to(dtype)
+    near = torch.where(near.isfinite(), near, one)
+    two = torch.where(torch.rand(len(one), generator=generator) < 0.5, near, one.roll(1))
+    folders = [save_tensors(tmp_path / name, {"x": value}) for name, value in (("a", one), ("b", two))]
+    exact = ((one.double() + two.double()) / 2).to(dtype)
+    for order in (folders, folders[::-1]):
+        out = tmp_path / order[0].name / "soup"
+        soup(order, out=out)
+        assert units_apart(load_tensors(out)["x"], exact) <= 1
+
+
 def test_weights_that_nearly_cancel_keep_their_digits(tmp_path):
     # In float32, 0.3 * 7 and 0.7 * -3.0000002 leave nothing but rounding errors of the products.
     first, second = torch.tensor([7.0] * 9), torch.tensor([-3.0000002] * 9)

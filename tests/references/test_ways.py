@@ -244,6 +244,35 @@ def test_the_commands_write_draw_and_refuse(tmp_path, capsys):
     assert main(["path", one, "--data", str(data)]) == 2
 
 
+def test_the_command_scores_greedy_completions_by_vader(models, tmp_path, capsys):
+    """Three models: the triangle as a picture, and at each corner what VADER says of the model's own texts."""
+    pytest.importorskip("vaderSentiment")
+    from prefalign.cli import main
+    from prefalign.cli.demo import gold_rewards
+
+    data, plot = tmp_path / "pairs.jsonl", tmp_path / "triangle.png"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    words = ["path", *map(str, models), "--data", str(data), "--reward", "vader", "--new-tokens", "6", "-o", str(plot)]
+    assert main([*words, "--points", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["points"]) == 6
+    tokenizer, model = tiny_tokenizer(), _load(models[0])
+    texts = []
+    for row in ROWS[:3]:
+        ids = tokenizer(row["prompt"], return_tensors="pt")["input_ids"]
+        for _ in range(6):
+            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1].argmax(-1)[None]], dim=1)
+            if int(ids[0, -1]) == 2:
+                break
+        start = len(tokenizer(row["prompt"])["input_ids"])
+        texts.append(tokenizer.decode(ids[0, start:], skip_special_tokens=True))
+    (corner,) = (point for point in found["points"] if point["weights"][0] == 1)
+    assert corner["reward"] == pytest.approx(sum(gold_rewards(texts)) / 3)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert main([*words, "--points", "3"]) == 0
+    assert "reward" in capsys.readouterr().out
+
+
 def _load(folder):
     from transformers import AutoModelForCausalLM
 
