@@ -148,8 +148,8 @@ class ReferenceCache:
         self.computed += len(tokens) // 2
 
     def _peek(self) -> str | None:
-        """Whether a stream's first rows are there; a cache that was asked for is used anyway."""
-        if self.plan.forced or (self.weights.late and 1 < self.plan.epochs < math.inf):
+        """Whether a stream's first rows are there; only a thrifty run cares."""
+        if not self.plan.thrifty or (self.weights.late and 1 < self.plan.epochs < math.inf):
             return None
         rows = [row for row, _ in zip(self.trainer.train_dataset, range(_PEEKED), strict=False)]
         found = [all(key in self.store for key in row_keys(self._collate(rows)))]
@@ -189,7 +189,7 @@ class ReferenceCache:
     def _not_worth(self, surveys: Mapping[str, Survey]) -> str | None:
         missing = self._missing(surveys)
         pairs, lacking = len(surveys["train"].keys), len(missing.get("train", ()))
-        if not self.plan.forced and lacking >= self.plan.epochs * pairs:
+        if self.plan.thrifty and lacking >= self.plan.epochs * pairs:
             return f"of {pairs} training pairs {lacking} would have to be computed, as many as in training itself"
         folder = self.store.folder if self.store.folder.exists() else self.store.folder.parent
         if missing and not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):

@@ -13,7 +13,7 @@ from .._errors import ConfigError
 from ..references import Reference, cache_folder, stores_in
 
 logger = logging.getLogger(__name__)
-WORDS = ("auto", "on", "off")
+WORDS = ("auto", "shared", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class CachePlan:
     Attributes:
         folder: Where the cache lies; None if there is none.
         forced: It was asked for, so that nothing but an error keeps it from being used.
+        thrifty: It is used only where it saves forward passes of this very run.
         epochs: How often the training data are gone through; infinite for a stream.
         stands_alone: The reference's weights are not part of the policy and were not passed as a model: they are loaded
             for the cache, and let go when all rows are there.
@@ -30,6 +31,7 @@ class CachePlan:
 
     folder: Path | None
     forced: bool = False
+    thrifty: bool = True
     epochs: float = 0.0
     stands_alone: bool = False
 
@@ -56,7 +58,7 @@ def check_choice(choice: object) -> None:
         ConfigError: It is none.
     """
     if not isinstance(choice, str) or not choice.strip() or "\0" in choice:
-        raise ConfigError(f'`reference_cache` must be "auto", "on", "off" or a folder (got {choice!r:.200}).')
+        raise ConfigError(f'`reference_cache` must be "auto", "shared", "on", "off" or a folder (got {choice!r:.200}).')
 
 
 def plan_cache(
@@ -80,7 +82,8 @@ def plan_cache(
     if choice == "off":
         return CachePlan(None)
     folder = cache_folder() if choice in WORDS else Path(choice)
-    plan = CachePlan(folder, choice != "auto", _epochs(args, data), _stands_alone(model, given, reference, peft_config))
+    alone = _stands_alone(model, given, reference, peft_config)
+    plan = CachePlan(folder, choice not in ("auto", "shared"), choice == "auto", _epochs(args, data), alone)
     why = _reason_against(plan, args, reference, data, generates)
     if why is None:
         return plan
@@ -105,7 +108,7 @@ def _reason_against(plan: CachePlan, args: Any, reference: Reference, data: Any,
     problem = _problem(plan.folder)
     if problem is not None:
         return problem
-    if not plan.forced and not stores_in(plan.folder):
+    if plan.thrifty and not stores_in(plan.folder):
         if plan.epochs <= 1:
             return "nothing would be computed twice in one epoch, and nothing is there from an earlier run"
         if math.isinf(plan.epochs):

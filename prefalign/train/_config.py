@@ -53,7 +53,8 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             with False to the last bit.
         reference_cache: Where the log-probabilities of a reference that never changes are kept, so that they are
             computed once for all epochs, runs and processes, and its weights need not be held (docs/cache.md): "auto":
-            in a folder of the user's, where that saves forward passes; "on": there, always; a folder; or "off".
+            in a folder of the user's, where that saves this run forward passes; "shared": wherever it can be, for other
+            runs to read, as in a sweep; "on": likewise, or an error; a folder: there; "off".
         sft_dataset_name: Prompts and completions for a term of the loss with baseline="sft_dataset": a file, a folder
             or a hub id.
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
@@ -89,12 +90,12 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         default=None,
         metadata={"help": "Compute the common prefix of a pair once, and padding never; default: where it is exact."},
     )
-    tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
-    )
     reference_cache: str = field(
         default="auto",
-        metadata={"help": "Keep a fixed reference's log-probabilities: 'auto', 'on', 'off', or a folder."},
+        metadata={"help": "Keep a fixed reference's log-probabilities: auto, shared, on, off, or a folder."},
+    )
+    tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
     )
     statistics: StatisticsSteps = field(
         default="logged_steps",

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaModel, PreTrainedModel
 
 from prefalign._errors import ConfigError
-from prefalign.references import cache_folder, open_shard, stores_in
-from prefalign.train import PrefConfig, _cache
+from prefalign.cli.sweep import Plan, Recipe, make_arms
+from prefalign.references import cache_folder, stores_in
+from prefalign.train import PrefConfig
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import largest_difference, lora, ours, weights
 
@@ -63,21 +64,6 @@ def assert_same_reference(mine, plain):
         torch.testing.assert_close(ours_, theirs, atol=ROUNDING, rtol=ROUNDING)
 
 
-def shifted(folder, by):
-    """Change every value in the cache, with checksums that fit: what another reference would have left there."""
-    for store in stores_in(folder):
-        for path in store.glob("*.safetensors"):
-            shard = open_shard(path)
-            rows = {shard.keys[n].tobytes(): shard.row(n) + by for n in range(len(shard.ends))}
-            path.unlink()
-            from prefalign.references import LogpStore
-
-            made = LogpStore(store)
-            for key, values in rows.items():
-                made.add(key, values)
-            made.flush()
-
-
 @pytest.mark.parametrize(
     ("options", "trainer"),
     [
@@ -102,20 +88,6 @@ def test_a_run_with_the_cache_is_the_run_without(options, trainer, checkpoint, t
     assert second.reference_cache.computed == 0
     assert second.reference_cache.spread < ROUNDING
     assert "kl" in first.state.log_history[1]
-
-
-def test_the_loss_is_that_of_the_cached_values(checkpoint, tmp_path, folder, monkeypatch):
-    """A negative control: other values in the cache make another run."""
-    trainer = cached(tmp_path, checkpoint)
-    before = batch_of(trainer)
-    shifted(folder, -0.5)
-    monkeypatch.setattr(_cache, "_ROUNDING", 1.0)
-    trainer = cached(tmp_path, checkpoint)
-    after = batch_of(trainer)
-    # Half a nat for every scored token.
-    tokens = next(iter(trainer.get_train_dataloader()))["completion_mask"][:, 1:].sum(1).chunk(2)
-    for place in (0, 1):
-        torch.testing.assert_close(before[place] - after[place], 0.5 * tokens[place])
 
 
 def test_the_reference_is_neither_loaded_nor_run_again(checkpoint, tmp_path, counts):
@@ -294,6 +266,24 @@ def test_auto_uses_what_an_earlier_run_has_left(checkpoint, other_checkpoint, tm
     plain = cached(tmp_path, other_checkpoint, reference_cache="off")
     plain.train()
     assert largest_difference(late, plain) == 0.0
+
+
+def test_the_runs_of_a_sweep_share_one_pass(checkpoint, tmp_path, folder):
+    losses = ["dpo(beta=0.1)", "simpo(beta=2.0, gamma=1.0)"]
+    recipe = Recipe("logistic", None, True, True)
+    arms = make_arms(None, losses, top=1, by=(), near=None, sft=[0.0], recipe=recipe)
+    base = {"dataset_name": "pairs.jsonl", "reference_cache": str(folder / "mine")}
+    plan = Plan("", {"dataset_name": "pairs.jsonl"}, arms, (0,), 0, {})
+    assert [plan.config(job, tmp_path)["reference_cache"] for job in plan.jobs] == ["shared"] * 2
+    named = Plan("", base, arms, (0,), 0, {})
+    choices = [named.config(job, tmp_path)["reference_cache"] for job in named.jobs]
+    assert choices == [str(folder / "mine"), "shared"]  # SimPO has no reference: a folder would be an error
+    # One epoch each.
+    shared = {"reference_cache": "shared", "max_steps": 6}
+    computed = [cached(tmp_path, checkpoint, loss=loss, seed=seed, **shared).reference_cache.computed
+                for loss in ("dpo(beta=0.1)", "ipo(beta=0.2)") for seed in (0, 1)]  # fmt: skip
+    assert computed == [24, 0, 0, 0]
+    assert cached(tmp_path, checkpoint, **{**shared, "loss": "simpo(beta=2.0, gamma=1.0)"}).reference_cache is None
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,13 @@ class Plan:
 
         base = dict(self.base)
         if not parse_loss(job.arm.loss).needs_reference:
-            base.pop("reference", None)  # it would have no effect, which is an error
+            for name in ("reference", "reference_cache"):
+                base.pop(name, None)  # it would have no effect, which is an error
         own = {"loss": job.arm.loss, "seed": job.seed, "output_dir": str(folder / "run")}
         # Without a look at the untrained model, a loss without a reference has no start to measure changes from.
         quiet = {"logging_steps": 1, "report_to": "none", "save_strategy": "no", "samples": 0}
-        return {"eval_on_start": True, **quiet, **base, **own}
+        # The first run computes the reference's log-probabilities; the others read them.
+        return {"eval_on_start": True, "reference_cache": "shared", **quiet, **base, **own}
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON takes it."""

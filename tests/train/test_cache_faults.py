@@ -1,0 +1,169 @@
+"""A reference cache that is interrupted, damaged, read-only or another reference's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from prefalign._errors import CheckpointError, ConfigError
+from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
+from prefalign.train import PrefTrainer, _cache
+from tests.tiny import tiny_pairs
+from tests.train.runs import largest_difference, ours
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("PREFALIGN_CACHE", str(tmp_path / "cache"))
+    return cache_folder()
+
+
+def cached(tmp_path, model, trainer=None, **options):
+    return ours(
+        tmp_path, model, trainer, **{"reference_cache": "on", "loss": "dpo(beta=0.1)", "max_steps": 3, **options}
+    )
+
+
+def shards(folder):
+    return sorted(folder.glob("*/*.safetensors"))
+
+
+def shift(folder, by):
+    """Change every value, with checksums that fit: what another reference would have left there."""
+    for path in shards(folder):
+        shard = open_shard(path)
+        rows = {shard.keys[n].tobytes(): shard.row(n) + by for n in range(len(shard.ends))}
+        path.unlink()
+        made = LogpStore(path.parent)
+        for key, values in rows.items():
+            made.add(key, values)
+        made.flush()
+
+
+def test_the_loss_is_that_of_the_cached_values(checkpoint, tmp_path, folder, monkeypatch):
+    """A negative control: other values in the cache make another run."""
+
+    def reference(trainer):
+        inputs = dict(next(iter(trainer.get_train_dataloader())))
+        trainer._put_reference(inputs)
+        return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+
+    trainer = cached(tmp_path, checkpoint)
+    before = reference(trainer)
+    scored = next(iter(trainer.get_train_dataloader()))["completion_mask"][:, 1:].sum(1).chunk(2)
+    shift(folder, -0.5)
+    monkeypatch.setattr(_cache, "_ROUNDING", 1.0)
+    after = reference(cached(tmp_path, checkpoint))
+    for place in (0, 1):
+        torch.testing.assert_close(before[place] - after[place], 0.5 * scored[place])
+
+
+def test_another_references_values_are_refused(checkpoint, tmp_path, folder):
+    cached(tmp_path, checkpoint)
+    shift(folder, 0.01)
+    with pytest.raises(CheckpointError, match=r"differ by 0\.01 nats .*prefalign cache clear [0-9a-f]{32}"):
+        cached(tmp_path, checkpoint)
+
+
+def test_a_damaged_shard_is_set_aside_and_computed_again(checkpoint, tmp_path, folder, caplog):
+    cached(tmp_path, checkpoint, {"train_dataset": tiny_pairs(20)})
+    cached(tmp_path, checkpoint)
+    first, second = sorted(shards(folder), key=lambda path: path.stat().st_size)
+    content = bytearray(second.read_bytes())
+    content[open_shard(second).logps.offset] ^= 1  # the last bit of the first value
+    second.write_bytes(content)
+    again = cached(tmp_path, checkpoint)
+    assert again.reference_cache.computed == 20
+    assert "does not match its checksum" in caplog.text
+    assert first.exists()
+    assert second.with_name(second.name + ".damaged").read_bytes() == bytes(content)
+    assert cached(tmp_path, checkpoint).reference_cache.computed == 0
+
+
+def test_an_interrupted_computation_goes_on(checkpoint, tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(_cache, "_LEAST_TOKENS", 1)  # batches of eight pairs
+    calls = []
+    original = PrefTrainer.compute_ref_log_probs
+
+    def interrupted(self, model, inputs):
+        calls.append(len(inputs["input_ids"]) // 2)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(PrefTrainer, "compute_ref_log_probs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path, checkpoint)
+    done = sum(calls[:2])
+    assert 0 < done < 24
+    monkeypatch.setattr(PrefTrainer, "compute_ref_log_probs", original)
+    assert cached(tmp_path, checkpoint).reference_cache.computed == 24 - done
+
+
+def test_a_read_only_cache_is_read(checkpoint, tmp_path, folder, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    cached(tmp_path, checkpoint)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **k: access(path, mode) and str(folder) not in str(path))
+    files = sorted(folder.rglob("*"))
+    trainer = cached(tmp_path, checkpoint, reference_cache="auto")
+    assert trainer.reference_cache.computed == 0
+    assert sorted(folder.rglob("*")) == files
+    more = {"train_dataset": tiny_pairs(30)}
+    with pytest.raises(ConfigError, match=r"6 pairs are missing, and .* may not be written to"):
+        cached(tmp_path, checkpoint, more)
+    assert cached(tmp_path, checkpoint, more, reference_cache="auto", max_steps=9).reference_cache is None
+    assert "Reference cache: off, 6 pairs are missing" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"shared_prefix": True}, {"tokens_per_batch": 128}], ids=["shared", "tokens"])
+def test_the_cache_goes_with_other_ways_to_save_time(options, checkpoint, tmp_path):
+    runs = []
+    for cache in ("off", "on"):
+        runs.append(cached(tmp_path, checkpoint, reference_cache=cache, max_steps=4, **options))
+        runs[-1].train()
+    plain, mine = runs
+    assert mine.reference_cache.computed == 24
+    assert largest_difference(mine, plain) < 1e-5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from prefalign.references import _cache_store
+from prefalign.train import _cache
+from tests.train.runs import ours
+_cache_store.SHARD_SECONDS = 0.0
+_cache._LEAST_TOKENS = 1
+flush, count = _cache_store.LogpStore.flush, [0]
+def killed(self):
+    flush(self)
+    count[0] += 1
+    if count[0] == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+_cache_store.LogpStore.flush = killed
+ours(Path(sys.argv[1]), sys.argv[2], loss="dpo(beta=0.1)", reference_cache="on")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_computation_goes_on(checkpoint, tmp_path, folder):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), checkpoint]
+    run = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
+    [store] = stores_in(folder)
+    there = len(LogpStore(store))
+    assert there == 20  # rows; every one was a shard
+    trainer = cached(tmp_path, checkpoint)
+    assert 0 < trainer.reference_cache.computed < 24
+    assert trainer.reference_cache.spread < 1e-5
