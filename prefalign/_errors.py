@@ -36,6 +36,12 @@ class DerivationError(PrefalignError):
     """A loss has no reading as a preference structure; the message says why and what would have one."""
 
 
+class UnknownLossError(PrefalignError, KeyError):
+    """No loss has that name; a KeyError too, as looking a name up in a mapping raises."""
+
+    __str__ = BaseException.__str__  # a KeyError would put quotes around the message
+
+
 class SpecError(PrefalignError):
     """A specification contradicts itself or asks for what cannot be decided."""
 

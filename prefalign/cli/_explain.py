@@ -57,9 +57,9 @@ def _names_a_function(text: str) -> bool:
 
 
 def _from_file(target: str) -> tuple[Explanation, Reading | None]:
-    from ..compiler import derive, load_function  # torch, only for code
+    from ..compiler import derive_target  # torch, only for code
 
-    return _of_code(derive(load_function(target)), target)
+    return _of_code(derive_target(target), target)
 
 
 def _of_code(found: PreferenceStructure | RuleSet, title: str) -> tuple[Explanation, Reading | None]:

@@ -23,9 +23,9 @@ def read_loss(text: str) -> PreferenceStructure | RuleSet:
         DerivationError: The loss has no reading.
     """
     if ":" in text:  # no equation and no loss expression has a colon
-        from ..compiler import derive, load_function
+        from ..compiler import derive_target
 
-        return derive(load_function(text))
+        return derive_target(text)
     from ..logic import RuleSet, as_rules, catalogue
 
     entry = catalogue.get(text)

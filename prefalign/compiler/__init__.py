@@ -3,6 +3,7 @@
 from ._compare import compare as compare
 from ._derive import derive as derive
 from ._inputs import Tokens as Tokens
+from ._load import derive_target as derive_target
 from ._load import load_function as load_function
 from ._loss import GroupLoss as GroupLoss
 from ._loss import LogicLoss as LogicLoss

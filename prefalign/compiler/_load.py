@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .._errors import DerivationError, did_you_mean
+from ..logic import PreferenceStructure, RuleSet
+from ._derive import derive
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -36,6 +41,43 @@ def load_function(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise DerivationError(f"`{name}` in {place} is no function (got {type(found).__name__}).")
     return found  # type: ignore[no-any-return]
+
+
+def derive_target(target: str) -> PreferenceStructure | RuleSet:
+    """`derive` for the command line, where no arguments can be given: what a target names, read.
+
+    A method is read on an instance, `Class()`, if the class needs no arguments.
+
+    Args:
+        target: As in `load_function`.
+
+    Raises:
+        DerivationError: As in `load_function` and `derive`, with a remedy that the command line can follow.
+    """
+    function = load_function(target)
+    name = target.rpartition(":")[2]
+    if "." in name and inspect.isfunction(function) and [*inspect.signature(function).parameters][:1] == ["self"]:
+        function = getattr(_instance(function.__globals__, name), name.rpartition(".")[2])
+    try:
+        return derive(function)
+    except DerivationError as error:
+        give = r"(?:Give it|Give the one that is something else): derive\(function, (\w+)=…\)\."
+        remedy = r"Give `\1` a default in the file, or name a function there that calls this one with a value."
+        if not re.search(give, str(error)):
+            raise
+        raise DerivationError(re.sub(give, remedy, str(error))) from error
+
+
+def _instance(names: Mapping[str, Any], name: str) -> Any:
+    path, _, method = name.rpartition(".")
+    first, *others = path.split(".")
+    try:
+        return reduce(getattr, others, names[first])()
+    except Exception as error:
+        raise DerivationError(
+            f"`{method}` is a method, and `{path}()` cannot be made without arguments ({error}). Put an instance into "
+            f"the file, `mine = {path}(…)`, and name `mine.{method}`."
+        ) from error
 
 
 def _module(place: str) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .._errors import LossError, ParseError, PrefalignError
 from ..logic import Formula, PreferenceStructure, RuleSet, catalogue
 from ..logic import derive as derive_equation
@@ -24,8 +26,11 @@ def to_loss(
     picklable, and finite for every log-probability in [-10⁴, 0].
 
     Args:
-        structure: A PreferenceStructure; a formula P, such as "M(l) -> M(w)" (P_C true, P_A false; for others use
-            `logic`); the name of a catalogue entry; or an equation. Over y1 … yK it compiles for groups of answers.
+        structure: A PreferenceStructure; the name of a catalogue entry; a column, such as "ovxo"; a formula P, such as
+            "M(l) -> M(w)" (P_C true, P_A false; for others use `logic`); or an equation, such as "w/l". Over y1 … yK it
+            compiles for groups of answers. Text that is both a formula and an equation is taken as the formula: "w" is
+            the demand that M(w) holds, the ratio w/(1-w) (CE); the equation w, which `derive("w")` reads, is the ratio
+            w/1 and is written "w/1" here.
         link: "logistic" -log sigmoid(beta*rho), "hinge" max(0, beta - rho), "scaled_hinge" max(0, 1 - beta*rho),
             "perceptron" max(0, -rho), "square" (rho - 1/(2*beta))², "sigmoid" or "exponential".
         beta: The link's parameter, > 0. Default 0.1 (none for "perceptron").
@@ -44,6 +49,8 @@ def to_loss(
     Example:
         >>> to_loss("CPO") == to_loss(PreferenceStructure.from_rows("bvxo"))
         True
+        >>> to_loss("w").structure.rows, to_loss("w/1", mean=True).structure.rows
+        ('vvxx', 'bbxx')
         >>> print(to_loss("w*(1-l)/(l*(1-w))", beta=1.0, reference=False, mean=True).formula)
         -log sigmoid(1*log[w*(1 - l)/(l*(1 - w))])
 
@@ -112,6 +119,8 @@ def _structure(given: PreferenceStructure | RuleSet | Formula | str) -> Preferen
 def _from_text(text: str) -> PreferenceStructure:
     if text in catalogue:
         return catalogue[text].structure
+    if re.fullmatch("[vxbo]{4,}", text):
+        return PreferenceStructure.from_rows(text)
     try:
         return PreferenceStructure.from_formulas(text)
     except ParseError as error:

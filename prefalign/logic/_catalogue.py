@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from .._errors import DerivationError, did_you_mean
+from .._errors import DerivationError, UnknownLossError, did_you_mean
 from ._named import REFUSED, Named, Term, named_losses
 from ._rules import Rule, RuleSet
 from ._structure import PreferenceStructure
@@ -165,11 +165,16 @@ class Catalogue(Mapping[str, Entry]):
         return Entry(source)
 
     def __getitem__(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            UnknownLossError: There is none; names the nearest. It is a PrefalignError and a KeyError.
+        """
         entry = self.find(name)
         if entry is None:
             known = {word.lower(): word for named in named_losses() for word in (named.name, *named.aliases)}
             hint = did_you_mean(name.lower(), known)
-            raise KeyError(f"no loss is called {name!r}.{hint} `list(catalogue)` names all of them.")
+            raise UnknownLossError(f"no loss is called {name!r}.{hint} `list(catalogue)` names all of them.")
         return entry
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -61,9 +61,10 @@ class Candidate:
         return {
             "rows": structure.rows,
             "atoms": list(structure.atoms),
-            "P": structure.shortest_P.ascii,
+            "P": structure.P.ascii,
             "P_C": structure.P_C.ascii,
             "P_A": structure.P_A.ascii,
+            "shortest_P": structure.shortest_P.ascii,
             "ratio": None if not structure.bottom_mask else show(structure.ratio),
             "literals": self.literals,
             "distance": self.distance,

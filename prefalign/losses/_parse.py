@@ -99,7 +99,8 @@ class _Builder:
             given[key] = argument
         missing = [key for key, parameter in parameters.items() if parameter.required and key not in given]
         if missing:
-            self.fail(f"`{name}` needs the argument `{missing[0]}`; it takes {takes}.", start)
+            example = f" Write `{name}(beta=0.1)`." if missing == ["beta"] else ""
+            self.fail(f"`{name}` needs the argument `{missing[0]}`; it takes {takes}.{example}", start)
         return given
 
     def value(self, key: str, parameter: Parameter, node: Node) -> object:

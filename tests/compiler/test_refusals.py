@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from prefalign import derive
 from prefalign._errors import DerivationError
-from prefalign.compiler import Tokens, load_function
+from prefalign.compiler import Tokens, derive_target, load_function
 from prefalign.losses import AOT, DPO, DrDPO
 
 
@@ -121,3 +121,48 @@ def test_load_function_imports_a_file_and_names_what_is_missing(tmp_path):
     file.write_text("raise RuntimeError('boom')")
     with pytest.raises(DerivationError, match="boom"):
         load_function(f"{file}:anything")
+
+
+METHODS = """
+import torch.nn.functional as F
+
+class Plain:
+    beta = 0.3
+
+    def pair(self, chosen_logps, rejected_logps):
+        return F.softplus(-self.beta * (chosen_logps - rejected_logps))
+
+    def scored(self, chosen_logps, rejected_logps, score):
+        return score * F.softplus(rejected_logps - chosen_logps)
+
+class Trainer:
+    def __init__(self, beta):
+        self.beta = beta
+
+    def pair(self, chosen_logps, rejected_logps):
+        return F.softplus(-self.beta * (chosen_logps - rejected_logps))
+
+mine = Trainer(0.2)
+"""
+
+
+def test_on_the_command_line_a_method_is_read_on_an_instance(tmp_path):
+    file = tmp_path / "strangers_methods.py"
+    file.write_text(METHODS)
+    assert derive_target(f"{file}:Plain.pair").rules[0].structure.rows == "bvxo"
+    assert derive_target(f"{file}:mine.pair").rules[0].structure.rows == "bvxo"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Trainer.pair", r"`Trainer\(\)` cannot be made .* `mine = Trainer\(…\)`, and name `mine.pair`"),
+        ("Plain.scored", "Give `score` a default in the file, or name a function there"),
+    ],
+)
+def test_the_command_line_gives_a_remedy_that_it_can_follow(tmp_path, name, remedy):
+    file = tmp_path / "strangers_methods.py"
+    file.write_text(METHODS)
+    with pytest.raises(DerivationError, match=remedy) as caught:
+        derive_target(f"{file}:{name}")
+    assert "derive(function" not in str(caught.value)

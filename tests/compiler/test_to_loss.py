@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import shutil
 import warnings
 
 import mpmath
@@ -334,9 +335,42 @@ def test_a_formula_keeps_its_wording_in_the_expression():
     assert "'M(l) -> M(w)', given='M(w) | M(l)'" in logic("M(l) >> M(w)", given="M(w) | M(l)").expression
 
 
+def test_columns_formulas_and_equations_are_taken_as_text():
+    assert to_loss("ovxo") == to_loss(PreferenceStructure.from_rows("ovxo"))
+    for column in SATISFIABLE[::11]:
+        assert quiet(column).structure == PreferenceStructure.from_rows(column)
+    # "w" is a formula and an equation: the formula is meant, as its docstring says.
+    assert quiet("w").structure == catalogue["ce"].structure
+    assert quiet("w/1").structure.rows == "bbxx"
+    assert quiet("bvxo").structure == quiet("w/l").structure == quiet("cpo").structure
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor compiles C++")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own, inside inductor
+def test_a_loss_compiles_with_inductor_in_one_graph_and_without_storms():
+    torch._dynamo.reset()
+    logps, tokens = extreme_pairs(torch.float32)  # the far tails, 0 and -1e-8 among them
+    loss = quiet(PreferenceStructure.from_rows("vvxb"), reference=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = torch.compile(loss.__call__, fullgraph=True)
+    for count in (len(tokens), 3, 5, 17):
+        found = []
+        for function in (compiled, loss):
+            leaves = [x[:count].clone().requires_grad_(i < 2) for i, x in enumerate(logps)]
+            value = function(PairLogps(*leaves, tokens[:count], tokens[:count]))
+            found.append((value.detach(), *torch.autograd.grad(value.sum(), leaves[:2])))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    # One graph for the first size, one for any size.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 2
+
+
 def test_a_loss_pickles_and_compiles():
     loss = quiet(PreferenceStructure.from_rows("ovxb"))
-    assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301  (our own bytes)
+    again = pickle.loads(pickle.dumps(loss))  # noqa: S301  (our own bytes)
+    assert again == loss
+    assert torch.equal(again(batch()), loss(batch()))
     compiled = torch.compile(loss.__call__, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(batch()), loss(batch()))
 
