@@ -220,6 +220,11 @@ def _effort(part: Condition) -> int:
     return {InRegion: 0, SurvivesSum: 1, MaxLiterals: 2}.get(type(part), 3)
 
 
+def is_array_test(condition: Condition) -> bool:
+    """Whether thousands of structures can be tested at once, without a derivation for each."""
+    return _effort(condition) <= 2
+
+
 def conjuncts(condition: Condition) -> Iterator[Condition]:
     """The parts that all must hold, nested conjunctions opened."""
     if isinstance(condition, AllOf):

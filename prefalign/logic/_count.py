@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ._conditions import Condition, MaxLiterals, conjuncts, expand
+from .._errors import SpecError
+from ._conditions import Condition, MaxLiterals, conjuncts, expand, is_array_test
 from ._members import by_literals, listable, members, region_size
 from ._minimise import EXACT_ATOMS
 from ._ratios import distinct_ratios
@@ -15,6 +16,10 @@ from ._spec_text import as_spec
 if TYPE_CHECKING:
     from ._members import Pairs
     from ._spec import Specification
+
+
+# Decision diagrams over 2·2ⁿ variables: propositions at most, and those in which all must be monotone.
+_MAX_DIAGRAM, _MAX_DIRECTED = 8, 5
 
 
 def count(spec: Specification | str) -> int:
@@ -53,9 +58,21 @@ def count(spec: Specification | str) -> int:
             if not listable(asked.condition, asked.atoms):
                 from ._bdd import count_by_diagram
 
+                _check_size(asked, terms)
                 return count_by_diagram(asked.condition, asked.atoms)
         return sum(len(tops) for tops, _ in all_members(asked.condition, asked.atoms))
     return distinct_ratios(all_members(asked.condition, asked.atoms), asked.atoms)
+
+
+def _check_size(spec: Specification, terms: dict[Region, int]) -> None:
+    """Refuse what no diagram holds: its nodes would be counted in numbers like Dedekind's."""
+    directed = max(len(region.directions) for region in terms)
+    if len(spec.atoms) > _MAX_DIAGRAM or directed > _MAX_DIRECTED:
+        raise SpecError(
+            f"this specification does not factor by row, and over {len(spec.atoms)} propositions, {directed} monotone"
+            f", it fits no decision diagram (at most {_MAX_DIAGRAM}, {_MAX_DIRECTED} of them monotone): "
+            f"{spec.condition.said()}. Narrow it, or draw from it with `sample`."
+        )
 
 
 def quick_count(condition: Condition, atoms: tuple[str, ...]) -> int | None:
@@ -63,7 +80,10 @@ def quick_count(condition: Condition, atoms: tuple[str, ...]) -> int | None:
     terms = expand(condition, atoms)
     if terms is not None:
         return _sum(terms)
-    if listable(condition, atoms, 1 << 8):
+    # A few tenths of a second at most: tests of arrays are fast, derivations and large formulas are not.
+    few = {1: 1 << 8, 2: 1 << 8, 3: 1 << 8}.get(len(atoms), 1 << 4)
+    many = {3: 1 << 16, 4: 1 << 8}.get(len(atoms), few)
+    if listable(condition, atoms, many if is_array_test(condition) else few):
         return sum(len(tops) for tops, _ in members(condition, atoms))
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ._masks import split
+from ._masks import full_mask, split
 from ._regions import Region, exchange, symmetry
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A list of tables longer than this is not made (six fully monotone propositions have 7 828 354).
 MAX_TABLES = 1 << 23
+# Dedekind's numbers: the tables over n = 0, 1, ..., 8 propositions that are monotone in all of them (OEIS A000372).
+DEDEKIND = (2, 3, 6, 20, 168, 7581, 7828354, 2414682040998, 56130437228687557907788)
 # Pairs (top, bottom) that are compared one by one at most; more goes through decision diagrams.
 MAX_PAIRS = 1 << 27
 
@@ -91,7 +93,7 @@ def count_monotone(region: Region) -> int | None:
     """How many structures a region with directions has; None if it takes decision diagrams to say."""
     parts = monotone_parts(region)
     if parts is None:
-        return None
+        return by_dedekind(region)
     tops, bottoms = parts
     if "swap" in region.symmetric:
         exchanges, _ = symmetry("swap", region.atoms)[0]
@@ -102,3 +104,23 @@ def count_monotone(region: Region) -> int | None:
         return None
     rows = Region(region.atoms, region.o, region.v, region.x, region.b)
     return sum(int(rows.contains(top, bottoms).sum()) for top in tops)
+
+
+def by_dedekind(region: Region) -> int | None:
+    """The size of a region that is monotone in every proposition and asks for no more than a constant top or bottom.
+
+    A direction is no matter: turning a proposition round carries rising tables to falling ones.
+    """
+    count, full = len(region.atoms), full_mask(len(region.atoms))
+    all_directed = len(region.directions) == count and signs_of(region) is not None
+    if not all_directed or region.symmetric or not region.is_rectangular or count >= len(DEDEKIND):
+        return None
+    total = 1
+    for low, high in region.bounds:
+        if low & ~high:
+            return 0
+        if (low, high) == (0, full):
+            total *= DEDEKIND[count]
+        elif high and low != full:  # some rows are fixed
+            return None
+    return total

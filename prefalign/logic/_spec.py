@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import combinations
 from typing import Any, Literal
 
 from .._errors import SpecError
@@ -130,6 +131,9 @@ class Spec(Specification):
 
     def __post_init__(self) -> None:
         given = tuple(self.atoms)
+        twice = next((atom for atom in given if given.count(atom) > 1), None)
+        if twice is not None:
+            raise SpecError(f"`atoms` must be different propositions ({twice} is there twice).")
         chosen = (*(given or ("w", "l")), *(("rw", "rl") if self.reference else ()))
         object.__setattr__(self, "atoms", canonical(chosen))
         if self.distinct not in ("structure", "ratio"):
@@ -203,12 +207,14 @@ def _combine(kind: Literal["all", "any", "not"], specs: tuple[Specification, ...
 def check_consistent(condition: Condition, atoms: tuple[str, ...]) -> None:
     """Refuse a conjunction that no structure satisfies, naming two parts that clash (or the fewest that do).
 
-    Parts are counted without listing where they can be; properties that take a derivation per structure are looked up
-    only over two propositions.
+    Parts are counted without listing where they can be, and looked up among few structures; what takes longer is found
+    empty only when it is counted.
     """
-    parts = [part for part in conjuncts(condition) if _checkable(part, atoms)]
-    if not parts or not _is_empty(parts, atoms):
-        return
+    parts = list(conjuncts(condition))
+    if not _is_empty(parts, atoms):
+        parts = [part for part in parts if expand(part, atoms) is not None]
+        if not parts or not _is_empty(parts, atoms):
+            return
     for index, first in enumerate(parts):
         for second in parts[index:]:  # a part may also clash with itself: between two losses in the wrong order
             if _is_empty([first, second], atoms):
@@ -219,7 +225,8 @@ def check_consistent(condition: Condition, atoms: tuple[str, ...]) -> None:
         if _is_empty(rest, atoms):
             needed = rest
     names = ", ".join(f"`{part.said()}`" for part in needed)
-    raise SpecError(f"no structure satisfies {names} together, though any two of them can be had.")
+    sure = all(_count([first, second], atoms) is not None for first, second in combinations(needed, 2))
+    raise SpecError(f"no structure satisfies {names} together{', though any two of them can be had' if sure else ''}.")
 
 
 def _clash(first: Condition, second: Condition, atoms: tuple[str, ...]) -> str:
@@ -242,11 +249,11 @@ def row_name(row: int, atoms: tuple[str, ...]) -> str:
     return f"{row:0{len(atoms)}b}".replace("0", "T").replace("1", "F") if atoms else ""
 
 
-def _checkable(part: Condition, atoms: tuple[str, ...]) -> bool:
-    return len(atoms) <= 2 or expand(part, atoms) is not None
-
-
 def _is_empty(parts: Iterable[Condition], atoms: tuple[str, ...]) -> bool:
+    return _count(parts, atoms) == 0
+
+
+def _count(parts: Iterable[Condition], atoms: tuple[str, ...]) -> int | None:
     from ._count import quick_count
 
-    return quick_count(AllOf(tuple(parts)), atoms) == 0
+    return quick_count(AllOf(tuple(parts)), atoms)
