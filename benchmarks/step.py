@@ -1,12 +1,13 @@
 """Time and memory of a DPO step: stock TRL, TRL with its compaction forced on or grouped by length, and ours.
 
-Run: python benchmarks/step.py --model MODEL [--rounds 5] [--mix 256/64 128/128 32/256 tail] [--checkpointing] [--bf16]
+Run: python benchmarks/step.py --model MODEL [--rounds 5] [--mix 256/64 128/128 32/256 tail] [--memory]
+     [--checkpointing] [--bf16]
 
 All variants run interleaved in one process on the same weights and the same pairs: policy forward, reference forward
-(unless cached) and backward through `DPOTrainer.compute_loss`. The first round is a warm-up and gives the gradients:
-`cosine` is the smallest between a parameter's gradient and the stock one. Times are process CPU time on a CPU, time
+(unless cached) and backward through `DPOTrainer.compute_loss`. A small batch warms every variant up. `cosine` is the
+smallest between a parameter's gradient and the stock one, in the first round. Times are process CPU time on a CPU, time
 between device synchronisations on a GPU; the number of a variant is the median over the rounds, for the heavy-tailed
-mix, whose batches differ, the sum over the same pairs. `memory` is what a step adds at its peak, without the gradients.
+mix, whose batches differ, the sum over the same pairs. --memory is what a step adds at its peak, without gradients.
 
     stock       trl's DPOTrainer as installed
     compacted   the same with its compaction of unscored positions forced on, which TRL does only where Triton is:
@@ -160,7 +161,7 @@ class Bench:
             trl_utils._use_triton, _shared_prefix.fits = kept
 
     def reference(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        with torch.no_grad(), self.as_in(Variant()):
+        with torch.no_grad(), self.as_in(Variant(shared=True)):
             logps = self.trainer.compute_ref_log_probs(self.trainer.ref_model, dict(batch))
         return dict(zip(("ref_chosen_logps", "ref_rejected_logps"), logps, strict=True))
 
@@ -225,24 +226,28 @@ def cosine(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return min(float(x @ y / (x.norm() * y.norm())) for x, y in pairs if x.norm() > 0)
 
 
-def measure(bench: Bench, mix: str, rounds: int, names: list[str], vocabulary: int) -> list[dict[str, object]]:
+def measure(
+    bench: Bench, mix: str, rounds: int, names: list[str], vocabulary: int, with_memory: bool
+) -> list[dict[str, object]]:
     """All variants on one mix, interleaved."""
-    batches = make_pairs(mix, vocabulary, rounds + 1)
-    grouped = [batches[0], *group(batches[1:])]
+    batches = make_pairs(mix, vocabulary, rounds)
+    grouped = group(batches)
     device = bench.trainer.accelerator.device
     times: dict[str, list[float]] = {name: [] for name in names}
-    losses, gradients, memory = {}, {}, {}
-    for round_ in range(rounds + 1):
+    losses, gradients = {}, {}
+    memory: dict[str, float] = {}
+    for name in names:
+        bench.step(VARIANTS[name], collate(make_pairs("16/16", vocabulary, 1)[0], device))
+    for round_ in range(rounds):
         for name in names:
             variant = VARIANTS[name]
             batch = collate((grouped if variant.grouped else batches)[round_], device)
             loss, seconds = bench.step(variant, batch)
-            if round_:
-                times[name].append(seconds)
-            else:
+            times[name].append(seconds)
+            if not round_:
                 losses[name], gradients[name] = loss, bench.gradients()
-    for name in names:
-        memory[name] = bench.memory(VARIANTS[name], collate(batches[0], device))
+    if with_memory:
+        memory = {name: bench.memory(VARIANTS[name], collate(batches[0], device)) for name in names}
     number = sum if mix == "tail" else statistics.median
     took = {name: number(values) for name, values in times.items()}
     return [
@@ -252,8 +257,8 @@ def measure(bench: Bench, mix: str, rounds: int, names: list[str], vocabulary: i
             "seconds": took[name],
             "over_stock": took["stock"] / took[name],
             "over_compacted": took["compacted"] / took[name],
-            "memory": memory[name],
-            "memory_over_compacted": memory[name] / memory["compacted"],
+            "memory": memory.get(name),
+            "memory_over_compacted": memory[name] / memory["compacted"] if memory else None,
             "loss": losses[name],
             "relative": abs(losses[name] / losses["stock"] - 1),
             "cosine": cosine(gradients[name], gradients["stock"]),
@@ -281,6 +286,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="also what a step adds at its peak, without gradients")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
 
@@ -296,12 +302,17 @@ def main() -> None:
     for mix in args.mix:
         names = [name for name in args.variants if mix == "tail" or not VARIANTS[name].grouped]
         names = [*dict.fromkeys(["stock", "compacted", *names])]
-        for row in measure(bench, mix, args.rounds, names, vocabulary):
+        for row in measure(bench, mix, args.rounds, names, vocabulary, args.memory):
             results.append(row)
             print(
                 f"{mix:>8} {row['variant']:>15} {row['seconds']:8.3f} s  {row['over_stock']:5.2f}x stock "
-                f"{row['over_compacted']:5.2f}x compacted  memory {row['memory']:5.2f} GiB "
-                f"{row['memory_over_compacted']:5.2f}x compacted  loss {row['loss']:.6f} ({row['relative']:.0e})  "
+                f"{row['over_compacted']:5.2f}x compacted  "
+                + (
+                    f"{row['memory']:5.2f} GiB = {row['memory_over_compacted']:.2f} of compacted  "
+                    if args.memory
+                    else ""
+                )
+                + f"loss {row['loss']:.6f} ({row['relative']:.0e})  "
                 f"cosine {row['cosine']:.7f}",
                 flush=True,
             )

@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from prefalign.train import _attention, _shared_prefix
 from prefalign.train._packable import EXACT, WINDOWED
 from prefalign.train._packing import plan_pairs
-from prefalign.train._shared_prefix import install
+from prefalign.train._shared_prefix import Setup, install
 from tests.train.packed import FAMILIES, RAGGED, cosine, make_batch, make_model, run
 
 
@@ -64,7 +64,7 @@ def test_the_window_of_other_families_reaches_the_attention(family):
         assert (wide(**RAGGED, fused_lm_head=True, use_cache=False).log_probs - plain).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_float64_agrees_to_float64s_rounding(family):
     """What differs in float32 is rounding and nothing else. TRL's own head computes in float32: compared are logits."""
     model = make_model(family, dtype=torch.float64)
@@ -220,6 +220,39 @@ def test_the_first_batch_costs_one_forward_more_and_later_ones_none():
     assert len(calls) == 2
     run(model, RAGGED)
     assert len(calls) == 3
+
+
+def sharded(monkeypatch, others_failed):
+    """A model whose forward passes are those of all processes together; what the others say."""
+    said = []
+    monkeypatch.setattr(_shared_prefix, "_any_process", lambda failed, device: said.append(failed) or others_failed)
+    model = make_model("llama")
+    plain, _ = run(model, RAGGED)
+    forward = install(model, setup=Setup(sharded=True))
+    calls = []
+    model.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    return model, plain, forward, calls, said
+
+
+def test_where_weights_are_sharded_a_process_that_cannot_pack_goes_along(monkeypatch):
+    model, plain, forward, calls, said = sharded(monkeypatch, others_failed=False)
+    left = {key: value.flip(1) for key, value in RAGGED.items()}
+    run(model, left)
+    assert (calls, said) == ([1, 1], [False])  # as many forward passes as where it is compared
+    packed, _ = run(model, RAGGED)
+    assert forward.active
+    assert forward.packed_tokens > 0
+    torch.testing.assert_close(packed.log_probs, plain.log_probs, atol=1e-5, rtol=1e-5)
+
+
+def test_where_weights_are_sharded_all_processes_fall_back_together(monkeypatch, caplog):
+    model, plain, forward, calls, said = sharded(monkeypatch, others_failed=True)
+    output, _ = run(model, RAGGED)
+    assert said == [False]
+    assert not forward.active
+    assert "another process" in caplog.text
+    assert len(calls) == 3
+    assert torch.equal(output.log_probs, plain.log_probs)
 
 
 def test_attention_functions_of_others_are_left_alone():

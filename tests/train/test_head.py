@@ -1,0 +1,114 @@
+"""The head that keeps its logits gives what TRL's head gives, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+from prefalign.train import _head
+from prefalign.train._head import KeptLogits, fits
+from prefalign.train._trl import HEAD_OUTPUTS
+
+ROWS, WIDTH, VOCABULARY = 37, 12, 53
+# temperature, soft cap, scale of the logits
+TRANSFORMS = [(1.0, None, 1.0), (0.7, None, 1.0), (1.0, 5.0, 1.0), (1.0, None, 0.25), (1.3, 4.0, 2.0)]
+
+
+def inputs(dtype=torch.float32, bias=True):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, offset = (
+        (torch.randn(*shape, generator=generator) * 1.5).to(dtype).requires_grad_()
+        for shape in ((ROWS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
+    )
+    targets = torch.randint(VOCABULARY, (ROWS,), generator=generator)
+    return hidden, weight, offset if bias else None, targets
+
+
+def both(function, dtype, transform, bias, entropy):
+    """(outputs, gradients of a loss of log-probabilities and, if `entropy`, of the entropy)."""
+    temperature, softcap, scale = transform
+    hidden, weight, offset, targets = inputs(dtype, bias)
+    outputs = function.apply(hidden, weight, offset, targets, temperature, 20, softcap, scale, HEAD_OUTPUTS)
+    places = torch.linspace(-1, 2, ROWS)
+    loss = (outputs[0] * places).sum() + (outputs[1] * places.flip(0)).sum() * entropy
+    leaves = [x for x in (hidden, weight, offset) if x is not None]
+    return outputs, torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.5])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_values_and_gradients_are_those_of_trls_head(transform, bias, entropy, monkeypatch):
+    monkeypatch.setattr(_head, "_FOLD", 5 * VOCABULARY)  # blocks of five rows
+    ours, ours_gradients = both(KeptLogits, torch.float32, transform, bias, entropy)
+    theirs, theirs_gradients = both(ChunkedLogProbFunction, torch.float32, transform, bias, entropy)
+    for mine, trl in zip(ours[:4], theirs[:4], strict=True):
+        torch.testing.assert_close(mine, trl, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ours[4], theirs[4])
+    for mine, trl in zip(ours_gradients, theirs_gradients, strict=True):
+        assert (mine - trl).norm() <= 2e-6 * trl.norm()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_gradients_are_the_derivatives(transform):
+    temperature, softcap, scale = transform
+    hidden, weight, offset, targets = inputs(torch.float64)
+
+    def outputs(*leaves):
+        return KeptLogits.apply(*leaves, targets, temperature, 20, softcap, scale, HEAD_OUTPUTS)[:2]
+
+    assert torch.autograd.gradcheck(outputs, (hidden, weight, offset))
+
+
+def test_bfloat16_is_no_further_from_float32_than_trls():
+    exact, exact_gradients = both(KeptLogits, torch.float32, TRANSFORMS[0], True, 0.0)
+    errors = []
+    for function in (KeptLogits, ChunkedLogProbFunction):
+        outputs, gradients = both(function, torch.bfloat16, TRANSFORMS[0], True, 0.0)
+        found = [(outputs[0] - exact[0]).abs().max()]
+        found += [(g.float() - e).norm() / e.norm() for g, e in zip(gradients, exact_gradients, strict=True)]
+        errors.append(torch.stack(found))
+    assert (errors[0] <= 1.05 * errors[1] + 1e-6).all()
+
+
+def test_only_the_first_of_equal_logits_is_on_top():
+    hidden, weight = torch.ones(3, 1), torch.tensor([[0.0], [1.0], [1.0]])
+    top = KeptLogits.apply(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0, 2, None, 1.0, ("is_top1",))[4]
+    assert top.tolist() == [False, True, False]
+
+
+def test_a_second_backward_computes_the_logits_again():
+    hidden, weight, offset, targets = inputs()
+    log_probs = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)[0]
+    first = torch.autograd.grad(log_probs.sum(), weight, retain_graph=True)[0]
+    second = torch.autograd.grad(log_probs.sum(), weight)[0]
+    assert torch.equal(first, second)
+
+
+def test_without_gradients_rows_go_through_in_parts(monkeypatch):
+    hidden, weight, offset, targets = inputs()
+    whole = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
+    monkeypatch.setattr(_head, "_ROWS_WITHOUT_GRADIENTS", 4)
+    with torch.no_grad():
+        parts = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_frozen_leaves_get_no_gradient():
+    hidden, weight, offset, targets = inputs()
+    weight.requires_grad_(False)
+    log_probs = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)[0]
+    log_probs.sum().backward()
+    assert weight.grad is None
+    assert hidden.grad.any()
+
+
+def test_logits_are_kept_where_a_quarter_of_the_free_memory_holds_them(monkeypatch):
+    monkeypatch.setattr(_head.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 4000}))
+    cpu = torch.device("cpu")
+    assert fits(10, 25, torch.float32, cpu)
+    assert not fits(10, 26, torch.float32, cpu)
+    assert fits(20, 25, torch.bfloat16, cpu)
+    assert not fits(1, 1, torch.float32, torch.device("cuda"))
