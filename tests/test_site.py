@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -163,6 +164,18 @@ def test_accelerate_takes_the_launch_lines():
         assert args.config_file is None or (ROOT / args.config_file).is_file()
 
 
+NOTEBOOKS = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_a_notebook_is_kept_without_outputs(name):
+    code = [cell for cell in NOTEBOOKS[name]["cells"] if cell["cell_type"] == "code"]
+    assert len(code) > 3
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+
+
 # ---------------------------------------------------------------------------------------------- the site itself
 
 
@@ -219,6 +232,21 @@ def test_the_api_lists_what_is_exported(site):
     page = (site / "api" / "logic" / "index.html").read_text("utf-8")
     for name in ("derive", "generate", "Spec"):  # the latter two are imported when they are first used
         assert f'id="prefalign.logic.{name}"' in page
+
+
+@pytest.mark.slow
+def test_the_notebooks_were_run(site):
+    pages = {name: (site / "notebooks" / name / "index.html").read_text("utf-8") for name in NOTEBOOKS}
+    # By hand: P of DPO is (M(l) and R(w)) -> (M(w) and R(l)), and flipped labels leave the contrast as it is.
+    assert "(M(l) ∧ R(w)) → (M(w) ∧ R(l))" in pages["tour"]
+    assert (site / "notebooks" / "tour-1.svg").read_text("utf-8").count("<text") > 6
+    assert "96 of 320 labels are wrong" in pages["noisy-labels"]  # 30 %
+    assert "10 losses" in pages["new-loss"]
+    for name in ("noisy-labels", "new-loss"):
+        assert (site / "notebooks" / f"{name}-1.png").read_bytes()[:4] == b"\x89PNG"
+    for name, page in pages.items():
+        assert "Traceback" not in page
+        assert (site / "notebooks" / f"{name}.ipynb").is_file()
 
 
 @pytest.mark.slow
