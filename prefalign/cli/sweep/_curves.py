@@ -63,7 +63,7 @@ def _curves(metric: Metric, rows: Sequence[Row], colours: dict[str, Any]) -> Pic
     axes.set_ylabel(metric.unit, color=_SOFT)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(colors=_SOFT, length=0)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8, labelcolor=_INK, handlelength=3.2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
     caption = f"{metric.unit}; held-out pairs, mean over seeds. Dashed: with an SFT term."

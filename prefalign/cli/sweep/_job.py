@@ -52,7 +52,8 @@ def _train(config: Path, checkpoint: str | None, until: int) -> bool:
 
     parser = argparse.ArgumentParser(prog="prefalign train", allow_abbrev=False)
     command.configure(parser)
-    resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint]
+    # The look at the untrained model is in the checkpoint; another one would be a point that only stopped runs have.
+    resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint, "--eval_on_start", "false"]
     args = parser.parse_args(["--config", str(config), *resume])
     args.callbacks = [StopAt(until)] if until else []
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,18 @@ def table(rows: Sequence[Row], metric: Metric) -> str:
     shown = _shown(rows)
     lines = [["loss", "seeds", *(m.title + (" *" if m is metric else "") for m in shown)]]
     for row in rows:
-        cells = [str(row.interval(m.key) or "-") for m in shown]
+        cells = [_cell(row, m) for m in shown]
         lines.append([row.arm.name, _seeds(row), *cells])
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
     return "\n".join(text)
+
+
+def _cell(row: Row, metric: Metric) -> str:
+    found = row.interval(metric.key)
+    if found is None:
+        return "-"
+    return str(found) if len(row.values[metric.key]) > 1 else f"{found.mean:.3g}"  # one seed has no interval
 
 
 def summary(plan: Plan, folder: Path, sort_by: str | None = None) -> str:
@@ -183,4 +190,9 @@ def _rungs(plan: Plan, made: Sequence[Decision]) -> list[dict[str, Any]]:
 
 
 def _cells(row: Row) -> dict[str, Any]:
-    return {"cells": {metric.key: row.interval(metric.key) for metric in METRICS}}
+    return {"cells": {metric.key: row.interval(metric.key) for metric in METRICS}, "one": not _several(row.values)}
+
+
+def _several(values: Mapping[str, Sequence[float]]) -> bool:
+    """Whether there is more than one seed: of one there is no interval."""
+    return any(len(found) > 1 for found in values.values())
