@@ -27,11 +27,13 @@ def summed_behaviour(structure: PreferenceStructure) -> Kind:
     structure = structure.reduced
     count = len(structure.atoms)
     policy = [place for place, atom in enumerate(structure.atoms) if not atom.startswith("r")]
+    # Of one answer the reference is as small as the policy, and the contrast between them is the loss: rl/l.
+    decisive = policy if len(policy) > 1 else range(count)
     sides = []
     for mask in (structure.top_mask, structure.bottom_mask):
         # The rows in which the policy deems nothing valid; the reference's propositions may be either.
         rows = (row for row in range(1 << count) if mask >> row & 1)
-        sides.append(any(all(row >> (count - 1 - place) & 1 for place in policy) for row in rows))
+        sides.append(any(all(row >> (count - 1 - place) & 1 for place in decisive) for row in rows))
     kinds: dict[tuple[bool, bool], Kind] = {
         (False, False): "contrast",
         (True, False): "saturated",

@@ -15,7 +15,21 @@ import torch
 from prefalign import to_loss
 from prefalign.compiler import GroupLoss, LogicLoss, logic
 from prefalign.logic import PreferenceStructure, catalogue
-from prefalign.losses import CPO, DPO, EXO, IPO, SFT, OddsRatio, PairLogps, SimPO, SLiC, Smoothed, parse_loss  # noqa: F401
+from prefalign.losses import (
+    BCO,
+    DPO,
+    IPO,
+    SFT,
+    APODown,
+    APOZero,
+    OddsRatio,
+    PairLogps,
+    RankHinge,
+    SimPO,
+    SLiC,
+    Smoothed,
+    parse_loss,
+)
 
 ATOMS2, ATOMS4 = ("w", "l"), ("w", "l", "rw", "rl")
 COLUMNS = [f"{a}{b}{c}{d}" for a in "vxbo" for b in "vxbo" for c in "vxbo" for d in "vxbo"]
@@ -241,6 +255,11 @@ def batch(dtype=torch.float32, n=64):
         (to_loss("orpo", beta=1.0, reference=False, mean=True), OddsRatio(beta=1.0)),
         (to_loss("ce", beta=1.0, reference=False, mean=False), SFT(reduction="sum")),
         (Smoothed(to_loss("dpo", beta=0.1), 0.1), Smoothed(DPO(beta=0.1), 0.1)),
+        (to_loss("slic", link="hinge", beta=1.5, reference=False), RankHinge(delta=1.5)),
+        (to_loss("rrhf", link="perceptron", reference=False, mean=True), RankHinge(delta=0.0, mean=True)),
+        (to_loss("w/rw", beta=0.1) + to_loss("rl/l", beta=0.1), BCO(beta=0.1)),
+        (to_loss("w/rw", "sigmoid", 0.1) + to_loss("rl/l", "sigmoid", 0.1), APOZero(beta=0.1)),
+        (to_loss("dpo", "sigmoid", 0.1) + to_loss("rw/w", "sigmoid", 0.1), APODown(beta=0.1)),
     ],
     ids=lambda loss: getattr(loss, "expression", ""),
 )
@@ -291,6 +310,15 @@ def test_the_mean_is_the_default_where_the_last_row_counts(column):
     assert loss.mean is True
     assert loss.needs_lengths
     assert "means over tokens" in str(loss)
+
+
+def test_one_answer_against_its_reference_keeps_its_contrast():
+    # rl/l at e^-510 over e^-500: rho is 10, whatever the row says in which neither is valid.
+    loss = to_loss("rl/l", beta=0.1)  # no warning
+    assert loss.mean is False
+    at = {"l": torch.tensor([-510.0], requires_grad=True), "rl": torch.tensor([-500.0]), "w": torch.tensor([-1.0])}
+    assert float(loss.of_logps(at).detach()) == pytest.approx(0.313262, abs=1e-6)  # -log sigmoid(0.1 * 10)
+    assert to_loss("(1-l)/l").mean is True  # without a reference there is nothing to contrast with
 
 
 def test_the_claimed_fate_of_sums_is_what_happens():
