@@ -23,3 +23,4 @@ from ._sizes import SAMPLE as SAMPLE
 from ._sizes import Division as Division
 from ._sizes import PairSizes as PairSizes
 from ._sizes import pair_sizes as pair_sizes
+from ._weights import pair_weights as pair_weights

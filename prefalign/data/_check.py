@@ -17,6 +17,7 @@ from ._kinds import Tally
 from ._report import DataReport, Finding, Lengths
 from ._text import Pair, Repeats, length, read_pair
 from ._tokens import Options, TokenChecks, TruncationMode
+from ._weights import pair_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -69,6 +70,10 @@ def check_pairs(
         layout = find_layout(columns, winners_only=winners_only)
     except DataError as error:
         return _unusable("columns", str(error), _size(dataset, limit) or 0, None, max_length)
+    try:
+        pair_weights(dataset)
+    except DataError as error:
+        return _unusable("weights", str(error), _size(dataset, limit) or 0, layout, max_length)
     total = _size(dataset, limit)
     run = _Run(layout, completion_columns(layout, columns), columns, tokenizer, max_length, truncation_mode, keep_rows)
     bar = tqdm(total=total, desc="Checking pairs", unit=" rows", delay=2, disable=not progress, leave=False)

@@ -31,6 +31,7 @@ from ._self_play import SelfPlay, anchor_metrics
 from ._shared_prefix import install_all
 from ._statistics import Statistics, pair_statistics
 from ._watch import Watch, divergence, kl_metric, term_metrics
+from ._weights import read_weights
 from ._winners import generates, prepare_generation, takes_winners
 
 
@@ -108,6 +109,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.reference.check(policy)
         data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
         self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
+        self.pair_weights = read_weights(data.train, data.eval, self.objective, args)
         check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
         _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
@@ -201,7 +203,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         values = [term(pairs) for _, term in self.objective.loss.terms]
         if ours:
             for weight, value in zip(weights_now(self), values, strict=True):
-                loss = loss + value.mean() * weight
+                mean = value.mean() if self.pair_weights is None else self.pair_weights.mean(value, numbers)
+                loss = loss + mean * weight
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
         if not logged:
             self._log_pairs(inputs, pairs)
