@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reviewed", metavar="FILE", help="an earlier --out with decisions: keep, drop or swap")
     parser.add_argument("--drop", metavar="FILE", help="write the data without the pairs that are probably flipped")
     parser.add_argument(
-        "--downweight", metavar="FILE", help="write the data with each pair kept with the probability that it is right"
+        "--downweight",
+        "--down-weight",
+        metavar="FILE",
+        help="write the data with a column `weight`, the probability that the label is right, which training reads",
     )
     parser.add_argument(
         "--threshold", type=float, default=0.5, metavar="P", help="suspicion from which --drop drops (default: 0.5)"
@@ -38,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="which split, where there are several (default: train)")
     parser.add_argument("--subset", help="which configuration of a data set on the Hub")
     parser.add_argument("--cache", default="runs/noise", metavar="DIR", help="keeps features (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds and of --downweight (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -103,19 +106,25 @@ def _changed(
     """The pairs that are kept, those to be swapped the other way round; decisions go before suspicions."""
     import numpy as np
 
+    from ..data import pair_weights
+
     strangers = sorted(set(decisions) - set(rows))
     if strangers:
         raise DataError(f"`--reviewed` speaks of row {strangers[0]}, which the data do not have. Is it of other data?")
     suspicion = noise.margins.suspicion if noise.margins.can_tell else np.zeros(len(rows))
-    if kind == "drop":
-        keep = suspicion < args.threshold
-    else:
-        keep = np.random.default_rng(args.seed).random(len(rows)) >= suspicion
+    keep = suspicion < args.threshold if kind == "drop" else np.ones(len(rows), dtype=bool)
+    trust = 1.0 - suspicion
     for place, row in enumerate(rows):
         if row in decisions:
             keep[place] = decisions[row] != "drop"
+            trust[place] = 1.0
     swapped = [decisions.get(rows[place]) == "swap" for place in np.flatnonzero(keep)]
     kept = pairs.select(np.flatnonzero(keep))
+    if kind == "downweight":
+        earlier = pair_weights(kept)
+        weights = trust[keep] if earlier is None else trust[keep] * earlier
+        kept = kept.remove_columns("weight") if earlier is not None else kept
+        kept = kept.add_column("weight", [round(float(weight), 6) for weight in weights])
     return kept.map(_swap(swapped), with_indices=True) if any(swapped) else kept
 
 

@@ -40,6 +40,7 @@ class Encoder:
         tokenizer: Its tokenizer; None loads the one saved with it.
         layer: Whose output is read, 1 to the number of layers; None is the middle one.
         max_length: Tokens of prompt and completion that are kept, from the start, >= 2.
+        model_init_kwargs: Options of `from_pretrained`, such as a revision or a dtype, for a model that is named.
 
     Attributes:
         identity: What the features depend on besides the texts; None for a model that was given as an object.
@@ -50,11 +51,18 @@ class Encoder:
     """
 
     def __init__(
-        self, model: str | nn.Module, tokenizer: Any = None, *, layer: int | None = None, max_length: int = 1024
+        self,
+        model: str | nn.Module,
+        tokenizer: Any = None,
+        *,
+        layer: int | None = None,
+        max_length: int = 1024,
+        model_init_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if max_length < 2:
             raise DataError(f"`max_length` must be at least 2 (got {max_length}).")
-        self.model, self.tokenizer = _load(model, tokenizer)
+        options = dict(model_init_kwargs or {})
+        self.model, self.tokenizer = _load(model, tokenizer, options)
         layers = _layers_of(self.model)
         chosen = (len(layers) + 1) // 2 if layer is None else layer
         if not 1 <= chosen <= len(layers):
@@ -63,7 +71,9 @@ class Encoder:
         self._module = layers[chosen - 1]
         self.identity: str | None = None
         if isinstance(model, str):
-            self.identity = json.dumps([_FORMAT, _identify(model, self.model), chosen, max_length])
+            # What is loaded otherwise is another model; without options the name is what it always was.
+            told = [sorted((name, str(value)) for name, value in options.items())] if options else []
+            self.identity = json.dumps([_FORMAT, _identify(model, self.model), chosen, max_length, *told])
 
     def encode(self, rows: Sequence[Mapping[str, str]], bar: Any = None) -> Array:
         """Features of texts with `prompt`, `chosen` and `rejected`: (rows, 2, D), chosen first.
@@ -134,6 +144,7 @@ def pair_features(
     max_length: int = 1024,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    model_init_kwargs: Mapping[str, Any] | None = None,
 ) -> Array:
     """What a model makes of both completions of each pair, for `flip_rate`.
 
@@ -149,6 +160,7 @@ def pair_features(
         cache: Folder in which features are kept as safetensors, block by block, so that a run that was stopped goes on
             where it was; unused for a model that is given as an object.
         progress: Show a progress bar on stderr when it takes more than two seconds.
+        model_init_kwargs: Options of `from_pretrained`, such as a revision or a dtype, for a model that is named.
 
     Returns:
         (pairs, 2, hidden units), chosen first.
@@ -157,7 +169,7 @@ def pair_features(
         CheckpointError: The model cannot be loaded.
         DataError: A pair cannot be read, or an argument is out of range.
     """
-    encoder = Encoder(model, tokenizer, layer=layer, max_length=max_length)
+    encoder = Encoder(model, tokenizer, layer=layer, max_length=max_length, model_init_kwargs=model_init_kwargs)
     trains = encoder.model.training  # a policy that is about to be trained, lent for a moment
     encoder.model.eval()
     try:
@@ -187,18 +199,22 @@ def _pair_features(pairs: Any, encoder: Encoder, cache: str | os.PathLike[str] |
     return np.concatenate(blocks)
 
 
-def _load(model: str | nn.Module, tokenizer: Any) -> tuple[Any, Any]:
+def _load(model: str | nn.Module, tokenizer: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not isinstance(model, str):
         if tokenizer is None:
             raise CheckpointError("`tokenizer` must be given with a model that is loaded already.")
+        if options:
+            raise CheckpointError("`model_init_kwargs` would have no effect: the model is loaded already.")
         return model, tokenizer
     import torch
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model) if tokenizer is None else tokenizer
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+        if tokenizer is None:
+            shared = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
+            tokenizer = AutoTokenizer.from_pretrained(model, **shared)
+        loaded = AutoModelForCausalLM.from_pretrained(model, **{"dtype": "auto", **options})
     except Exception as error:  # a dozen kinds, by what is missing or damaged
         first = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
@@ -206,7 +222,7 @@ def _load(model: str | nn.Module, tokenizer: Any) -> tuple[Any, Any]:
             f"{type(error).__name__}: {first}"
         ) from None
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return loaded.to(device).eval(), tokenizer
+    return (loaded if "device_map" in options else loaded.to(device)).eval(), tokenizer
 
 
 def _layers_of(model: Any) -> Any:

@@ -30,7 +30,8 @@ class FlipRate:
     Attributes:
         rate: Joint maximum likelihood, in [0, 0.5).
         low, high: 95 % likelihood-ratio interval of `rate`.
-        holder: The moment estimator's rate; its interval is `holder_low` to `holder_high`.
+        holder: The moment estimator's rate; its 95 % interval is `holder_low` to `holder_high`, and reaches at least as
+            far to each side as the likelihood's.
         accuracy: Share of held-out pairs whose margin agrees with the label; (1 - accuracy) bounds the rate from above
             for a model that errs no less than chance.
         pairs: How many pairs it rests on.
@@ -209,13 +210,19 @@ def from_repeats(agreeing: int, compared: int) -> tuple[float, float, float]:
 
 
 def _span(found: FlipRate) -> FlipRate:
-    """The estimate with a moment interval no narrower than the likelihood's, where that is wide.
+    """The estimate with a moment interval that reaches at least as far to each side as the likelihood's does.
 
-    The moments' error is a linear one: around a point that is hardly known it would look too sure.
+    The moments' error is a linear one, taken at the estimate: a draw whose rate comes out too high looks surer than it
+    is, and its true rate lies below the bound. The likelihood's interval is lopsided as it must be, and no regular
+    estimator is surer than the likelihood's. Where even that is wide, all of it is taken in.
     """
-    if found.high - found.low <= _TOO_WIDE_FOR_LINES and found.high < HIGHEST_RATE:
+    if not math.isfinite(found.holder):
         return found
-    return replace(found, holder_low=min(found.holder_low, found.low), holder_high=max(found.holder_high, found.high))
+    low = min(found.holder_low, _clip(found.holder - (found.rate - found.low)))
+    high = max(found.holder_high, _clip(found.holder + (found.high - found.rate)))
+    if found.high - found.low > _TOO_WIDE_FOR_LINES or found.high >= HIGHEST_RATE:
+        low, high = min(low, found.low), max(high, found.high)
+    return replace(found, holder_low=low, holder_high=high)
 
 
 def _clip(rate: float) -> float:

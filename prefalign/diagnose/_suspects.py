@@ -98,12 +98,13 @@ def measure_noise(
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
+    model_init_kwargs: Mapping[str, Any] | None = None,
 ) -> Noise:
     """Estimate the flip rate of pairs from a model's features and from labels that were given twice.
 
     Args:
         pairs: A `datasets.Dataset` of pairs in one of TRL's layouts, at least 50.
-        model, tokenizer, layer, max_length, cache, progress: As in `pair_features`.
+        model, tokenizer, layer, max_length, cache, progress, model_init_kwargs: As in `pair_features`.
         seed: Seed of the folds.
 
     Raises:
@@ -113,7 +114,14 @@ def measure_noise(
     if len(pairs) < 50:
         raise DataError(f"The noise of fewer than 50 pairs cannot be estimated (got {len(pairs)}).")
     features = pair_features(
-        pairs, model, tokenizer, layer=layer, max_length=max_length, cache=cache, progress=progress
+        pairs,
+        model,
+        tokenizer,
+        layer=layer,
+        max_length=max_length,
+        cache=cache,
+        progress=progress,
+        model_init_kwargs=model_init_kwargs,
     )
     return Noise(flip_rate(features[:, 0] - features[:, 1], seed=seed), count_repeats(pairs))
 

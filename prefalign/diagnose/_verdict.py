@@ -192,7 +192,7 @@ def _learning(run: Run) -> Remark | None:
             "warn",
             "The policy has hardly moved.",
             detail,
-            "Raise the learning rate tenfold (LoRA takes 1e-5 to 5e-4), or train longer.",
+            "Raise the learning rate tenfold (LoRA takes 1e-5 to 5e-4), train longer, or take a smaller beta.",
         )
     if accuracy is not None and accuracy.end() < TELLS_APART:
         return Remark(

@@ -44,6 +44,7 @@ def settle_flip_rate(objective: Objective, model: Any, policy: Policy, pairs: An
             cache=Path(args.output_dir) / "prefalign_cache" / "noise",
             seed=args.seed,
             progress=args.process_index == 0,
+            model_init_kwargs=_loading(args) if isinstance(model, str) else None,
         )
     except DataError as error:
         raise ConfigError(f'`flip_rate="estimate"` found no number: {error} {remedy}') from error
@@ -55,3 +56,13 @@ def settle_flip_rate(objective: Objective, model: Any, policy: Policy, pairs: An
         print(f"Flip rate: {rate:.4f}, 95 % interval [{low:.4f}, {high:.4f}], estimated from {source}.")
         print(f"Loss: {settled.expression or settled.formula}", flush=True)
     return settled
+
+
+def _loading(args: Any) -> dict[str, Any]:
+    """How the policy will be loaded: the margins are to be those of the weights that are trained."""
+    options = dict(args.model_init_kwargs or {})
+    if args.trust_remote_code:
+        options.setdefault("trust_remote_code", True)
+    # One process reads the pairs on one device; how the training spreads the weights says nothing here.
+    options.pop("device_map", None)
+    return options

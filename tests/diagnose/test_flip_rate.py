@@ -39,13 +39,12 @@ def test_the_rate_of_a_known_model_is_recovered(rate):
 @pytest.mark.parametrize("rate", RATES)
 def test_the_intervals_cover_the_rate_in_nine_of_ten_draws(rate):
     likely, moments = 0, 0
-    for seed in range(100):
+    for seed in range(5000, 5100):  # the moments' interval was mended on the draws 0 to 99
         found = flip_rate(noisy_pairs(seed, rate, pairs=2000)[0], ridges=(1.0,))
         likely += found.low <= rate <= found.high
         moments += found.holder_low <= rate <= found.holder_high
     assert likely >= 90
-    # The moments' error is a linear one: at .4, where a label says a fifth of what a clean one says, it is too small.
-    assert moments >= (90 if rate < 0.4 else 80)
+    assert moments >= 90
 
 
 def test_the_most_suspicious_pairs_are_the_flipped_ones():

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
-from prefalign._errors import ConfigError, LossError, ParseError
+from prefalign._errors import CheckpointError, ConfigError, LossError, ParseError
+from prefalign.diagnose import pair_features
 from prefalign.losses import (
     DPO,
     SFT,
@@ -105,8 +107,6 @@ def test_the_trainer_measures_the_rate_prints_it_and_trains_with_it(folder, tmp_
 
 
 def test_a_model_in_memory_is_left_as_it_was(folder, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(folder).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     options = {"use_cpu": True, "report_to": "none", "save_strategy": "no"}
@@ -115,6 +115,31 @@ def test_a_model_in_memory_is_left_as_it_was(folder, tmp_path):
     assert not waits_for_flip_rate(run.objective.loss)
     assert run.model.training
     assert all(torch.equal(before[name], value) for name, value in run.model.state_dict().items())
+
+
+def test_the_margins_are_those_of_the_weights_that_are_trained(folder, tmp_path, monkeypatch):
+    load, asked = AutoModelForCausalLM.from_pretrained, []
+
+    def loading(name, **options):
+        asked.append(options)
+        return load(name, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loading)
+    loss = "robust(dpo(beta=0.1), flip_rate=estimate)"
+    options = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "model_init_kwargs": {"dtype": "bfloat16"}}
+    args = PrefConfig(str(tmp_path), loss=loss, **options)
+    PrefTrainer(folder, args=args, train_dataset=letters(400, 0.2))
+    assert asked[0]["dtype"] == "bfloat16"
+
+
+def test_features_of_a_model_that_is_loaded_otherwise_are_not_mixed_up(folder, tmp_path):
+    pairs, cache = letters(60, 0.0), tmp_path / "cache"
+    full = pair_features(pairs, folder, cache=cache)
+    half = pair_features(pairs, folder, cache=cache, model_init_kwargs={"dtype": "bfloat16"})
+    assert 0 < np.abs(full - half).max() < 0.1
+    assert np.array_equal(pair_features(pairs, folder, cache=cache), full)
+    with pytest.raises(CheckpointError, match="would have no effect"):
+        pair_features(pairs, AutoModelForCausalLM.from_pretrained(folder), tiny_tokenizer(), model_init_kwargs={"a": 1})
 
 
 def test_pairs_that_cannot_tell_stop_the_run_before_it_starts(folder, tmp_path):

@@ -215,12 +215,22 @@ def test_a_review_goes_before_the_suspicion(told, tmp_path, capsys):
     assert "row 400" in capsys.readouterr().err
 
 
-def test_down_weighting_keeps_pairs_with_the_probability_that_they_are_right(told, tmp_path):
-    out = tmp_path / "thin.jsonl"
-    assert told("--downweight", out) == 0
-    kept = {row["row"] for row in lines(out)}
-    assert len(kept & FLIPPED) < 40
-    assert len(kept - FLIPPED) > 290
+def test_down_weighting_writes_the_probability_that_a_label_is_right(told, tmp_path):
+    out, review = tmp_path / "weighted.jsonl", tmp_path / "review.jsonl"
+    assert told("--down-weight", out, "--out", review) == 0
+    weights = {row["row"]: row["weight"] for row in lines(out)}
+    assert len(weights) == 400
+    assert all(0 <= weight <= 1 for weight in weights.values())
+    assert np.mean([weights[row] for row in FLIPPED]) < 0.4
+    assert np.mean([weight for row, weight in weights.items() if row not in FLIPPED]) > 0.9
+    suspects = lines(review)
+    assert all(weights[one["row"]] == pytest.approx(1 - one["suspicion"], abs=1e-4) for one in suspects)
+    # A person's decision is trusted in full.
+    write_suspects(review, [{**suspects[0], "decision": "keep"}, {**suspects[1], "decision": "drop"}])
+    assert told("--reviewed", review, "--downweight", out) == 0
+    weights = {row["row"]: row["weight"] for row in lines(out)}
+    assert weights[suspects[0]["row"]] == 1.0
+    assert suspects[1]["row"] not in weights
 
 
 def test_the_command_says_when_it_cannot_tell(folder, tmp_path, capsys):
