@@ -188,6 +188,7 @@ class Bench:
             warmup_steps=min(5, setting.steps - 1),
             max_length=128,
             shared_prefix=True,
+            reference_cache="off",  # `Remembered` serves all runs
             logging_steps=1,
             save_strategy="no",
             seed=setting.seed,
