@@ -62,7 +62,7 @@ SETTINGS = {
     "a sum": ({"loss": "simpo(beta=2.0, gamma=1.0) + 0.1*sft(reduction='sequence_mean')"}, {}),
     "lora": ({"loss": "robust(dpo(beta=0.1), flip_rate=0.2)"}, {"peft_config": lora()}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
-    "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {}),
+    "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True, "tokens_per_batch": 120}, {}),
     "checkpointing": ({"loss": "dpo(beta=0.1)", "gradient_checkpointing": True}, {}),
 }
 
@@ -71,9 +71,11 @@ SETTINGS = {
 def test_the_gradient_of_a_step_is_that_of_the_plain_batch(setting, checkpoint, tmp_path, sizes):
     """With SGD at rate 1 and no clipping, the weights move by the gradient."""
     options, trainer = SETTINGS[setting]
+    by_tokens = {**BY_TOKENS, **options}
+    options = {name: value for name, value in options.items() if name != "tokens_per_batch"}
     plain = train(tmp_path / "plain", checkpoint, trainer, **options, **ONE_STEP, **WHOLE)
     start = len(sizes)
-    mine = train(tmp_path / "mine", checkpoint, trainer, **options, **ONE_STEP, **BY_TOKENS)
+    mine = train(tmp_path / "mine", checkpoint, trainer, **by_tokens, **ONE_STEP)
     assert sum(sizes[start:]) == STEP
     assert len(set(sizes[start:])) > 1  # uneven: their means alone would not do
     assert largest_gap(plain, mine) < 1e-6

@@ -58,8 +58,9 @@ def test_the_work_is_that_of_the_matrix_products_of_a_step(setting, packed, chec
     trainer = ours(tmp_path, checkpoint, data, shared_prefix=packed, **options)
     if setting == "checkpointing":  # `train` does it
         trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    # What a layer computes last is not computed again: nothing in the layer needs it.
-    made, tolerance = estimate_training(trainer), 0.05 if setting == "checkpointing" else 0.001
+    # TRL's head leaves a row's last position out; what a layer computes last is not computed again.
+    tolerance = 0.05 if setting == "checkpointing" else 0.0001 if packed else 0.02
+    made = estimate_training(trainer)
     assert made.work(packed) == pytest.approx(measured_work(trainer), rel=tolerance)
 
 
