@@ -200,8 +200,9 @@ class ReferenceCache:
         """Compute this process's share of the missing pairs."""
         trainer, accelerator = self.trainer, self.trainer.accelerator
         micro = 2 * trainer.args.per_device_train_batch_size * max(found.lengths)
-        batches = found.batches(numbers, max(2 * micro, _LEAST_TOKENS))
         world, rank = accelerator.num_processes, accelerator.process_index
+        share = 2 * sum(found.lengths[each] for each in numbers) // world  # so that no process has nothing to do
+        batches = found.batches(numbers, min(max(2 * micro, _LEAST_TOKENS), share))
         if self.weights.sharded:  # every process takes part in every forward pass
             batches += batches[-1:] * (-len(batches) % world)
         mine = batches[rank::world]
