@@ -4,10 +4,12 @@ Run: python benchmarks/soup.py [--size 1.1] [--dtype bfloat16] [--rounds 5] [--f
 
 The models are random Llamas of `--size` GB each, made in `--folder` and removed afterwards. Rounds are interleaved and
 medians printed. Every time ends when the bytes are on the disk (fsync; for mergekit, which does not, `sync` follows).
-"speed" is bytes read plus bytes written a second; `prefalign (call)` is the call of `soup` alone, as a copy has no
-imports either; the rows `(process)` are whole processes. "processor" is user and system time, which other programs on
-the machine disturb less than they disturb the clock. Peak memory is the process's resident set, pages of memory
-mapped files included. mergekit belongs into an environment of its own: `pip install mergekit` there.
+"speed" is bytes read plus bytes written a second: a copy of one model reads it and writes it, an average of two reads
+two and writes one. For each of them the models are in the system's cache, as far as it holds them. `prefalign (call)`
+is the call of `soup` alone, as a copy has no imports either; the rows `(process)` are whole processes. "processor" is
+user and system time, which other programs on the machine disturb less than they disturb the clock. Peak memory is the
+process's resident set, pages of memory mapped files included. mergekit belongs into an environment of its own:
+`pip install mergekit` there.
 """
 
 from __future__ import annotations

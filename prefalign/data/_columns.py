@@ -45,8 +45,8 @@ def find_layout(columns: Iterable[str], *, winners_only: bool | None = None) -> 
         if winners_only is not False:
             return "winners"
         raise DataError(
-            f"Pairs need the column `rejected` {came}.{_near('rejected', have)} Only a loss that generates its own "
-            "second completion (`seppo`) trains on chosen completions alone."
+            f"Pairs need the column `rejected` {came}.{_near('rejected', have)} Chosen completions alone "
+            "are enough for `sft`, which needs no others, and for `seppo`, whose others are generated."
         )
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in have]
     hints = "".join(_near(name, have) for name in missing)

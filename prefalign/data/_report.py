@@ -193,8 +193,8 @@ def _verdict(report: DataReport) -> str:
     by = ""
     if report.layout == "winners":
         by = (
-            ", but only with a loss that generates its own second completion (`seppo`).\nAll others need the column "
-            "`rejected`"
+            ", but only with `sft`, which needs no second completion, or `seppo`, whose second one is generated.\nAll "
+            "other losses need the column `rejected`"
         )
     if report.dropped:
         return f"Verdict: {kept:,} rows can be trained on; {report.dropped:,} would be dropped{by}."

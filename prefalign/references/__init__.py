@@ -15,6 +15,7 @@ from ._cache_store import cache_folder as cache_folder
 from ._cache_store import open_shard as open_shard
 from ._cache_store import read_about as read_about
 from ._cache_store import stores_in as stores_in
+from ._ditto import Ditto as Ditto
 from ._draw import check_plot as check_plot
 from ._draw import draw_path as draw_path
 from ._files import check_files as check_files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +75,13 @@ class Reference(ABC):
             model is loaded, and only losses without a reference can be trained.
         fixed: The log-probabilities of a pair never change, so they may be computed before training.
         is_start: The reference is the policy as training starts, so that log-ratios are changes since the start.
+        generates_winners: With winners alone, some of them are replaced by what the reference generates.
     """
 
     needs_model: ClassVar[bool] = True
     fixed: ClassVar[bool] = True
     is_start: ClassVar[bool] = False
+    generates_winners: ClassVar[bool] = False
 
     _host: Host | None = None
 
@@ -146,6 +148,19 @@ class Reference(ABC):
                 yield policy
             finally:
                 policy.set_adapter(trained)
+
+    def casts(self, rows: int, seed: int) -> Sequence[tuple[int | None, int]]:
+        """Which versions of the reference make the completions of rows of winners: (winner, loser) for each.
+
+        A winner that is None is the data's own.
+        """
+        return [(None, self.version)] * rows
+
+    @contextmanager
+    def at(self, version: int) -> Iterator[None]:
+        """Within, the reference has the weights of one of the versions that `casts` names."""
+        assert version == self.version, "this reference has one version at a time"
+        yield
 
     def next_change(self, step: int) -> int | None:
         """The first step after `step` at whose beginning the reference's weights may be others; None: never."""

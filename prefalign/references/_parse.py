@@ -20,6 +20,7 @@ _TABLE = {
     "checkpoint": "prefalign.references:Checkpoint",
     "soup": "prefalign.references:Soup",
     "past": "prefalign.references:PastCheckpoints",
+    "ditto": "prefalign.references:Ditto",
     "moving_average": "prefalign.references:MovingAverage",
     "bema": "prefalign.references:BEMA",
 }

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 
 from .._errors import CheckpointError
-from ._base import Batch, Host, Reference, State
-from ._snapshots import Snapshots, is_sharded, local, trained_weights
+from ._own_past import OwnPast
 
 Choose = Literal["random", "latest", "initial"]
 Redraw = Literal["round", "batch"]
-PAST_FOLDER = "prefalign_past"
 
 
 @dataclass
-class PastCheckpoints(Reference):
+class PastCheckpoints(OwnPast):
     """One of the policy's own snapshots, which both scores the pairs and, where data hold winners alone, generates.
 
     A snapshot is taken before the first optimizer step and then every `every` steps: snapshots 0 ... k-1 after
@@ -56,11 +50,7 @@ class PastCheckpoints(Reference):
     redraw: Redraw = "round"
     seed: int = 0
 
-    fixed: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
-        self._drawn: int | None = None
-        self._adapter: dict[str, torch.Tensor] | None = None
         for name, least in (("keep", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -91,28 +81,19 @@ class PastCheckpoints(Reference):
             f"seed={self.seed!r})"
         )
 
-    @property
-    def version(self) -> int:
-        """The step before which the drawn snapshot was taken."""
-        return self._drawn or 0
+    def _takes(self, step: int) -> bool:
+        return step % self.every == 0 and self.choose != "initial"
 
-    def setup(self, host: Host) -> None:
-        super().setup(host)
-        if any(hasattr(parameter, "ds_id") for parameter in host.model.parameters()):
-            raise CheckpointError(
-                "Snapshots cannot be taken of a policy that DeepSpeed ZeRO-3 shards. Use FSDP2, or ZeRO-2."
-            )
-        self._drawn, self._adapter = None, None
+    def _kept(self, steps: list[int]) -> list[int]:
+        return steps[-(self.keep if self.choose == "random" else 1) :]
 
-    def on_step_begin(self, step: int) -> None:
-        if step == 0:  # a new run: what lies there is another one's
-            self._drawn = None
-            self._alone(lambda store: store.keep(()))
-        if step == 0 or (step % self.every == 0 and self.choose != "initial"):
-            weights = self._weights(self._policy)
-            self._alone(lambda store: store.write(step, weights))
-            self._alone(lambda store: store.keep(store.steps[-self._kept :]))
-        self._load(self._draw(step))
+    def _draw(self, step: int) -> int:
+        steps = self._store.steps
+        if self.choose != "random":
+            return steps[-1]
+        # Each draw has a generator of its own, so that no state has to be kept.
+        number = step if self.redraw == "batch" else step // self.every
+        return steps[int(np.random.default_rng([self.seed, number]).integers(len(steps)))]
 
     def next_change(self, step: int) -> int | None:
         if self.choose == "initial":
@@ -121,123 +102,3 @@ class PastCheckpoints(Reference):
 
     def metrics(self) -> dict[str, float]:
         return {"reference/staleness": float(self.host.state.global_step - self.version)}
-
-    @contextmanager
-    def serving(self) -> Iterator[torch.nn.Module]:
-        if self.host.ref_model is not None:
-            with super().serving() as model:
-                yield model
-        else:
-            with self._in_place():
-                yield self._policy
-
-    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
-        host = self.host
-        if host.ref_model is not None:
-            return super().logps(inputs)
-        with self._in_place():
-            # With a second model TRL leaves the adapter on; here that model is the policy with the past adapter.
-            host.ref_model = host.model
-            try:
-                return host.compute_ref_log_probs(host.model, inputs)
-            finally:
-                host.ref_model = None
-
-    def save_files(self, folder: Path) -> None:
-        self._alone(lambda store: store.copy_to(folder / PAST_FOLDER))
-
-    def load_files(self, folder: Path) -> None:
-        part = self._part
-        self._alone(lambda store: Snapshots(folder / PAST_FOLDER, part).copy_to(store.folder))
-
-    def state_dict(self) -> State:
-        store = self._store
-        return {"drawn": self._drawn, "sha256": {str(step): store.sha256(step) for step in store.steps}}
-
-    def load_state_dict(self, state: State) -> None:
-        store, saved = self._store, state.get("sha256")
-        missing = [step for step in saved or () if int(step) not in store.steps]
-        if not isinstance(saved, dict) or not saved or missing:
-            lost = f"those of step {', '.join(missing)} are not there" if missing else "it names none"
-            raise CheckpointError(
-                f"The checkpoint must hold the policy's snapshots in `{PAST_FOLDER}`, but {lost}. Resume from another "
-                "checkpoint, and with as many processes as the run began with."
-            )
-        if self.host.accelerator.is_main_process:
-            changed = [step for step, value in saved.items() if store.sha256(int(step)) != value]
-            if changed:
-                raise CheckpointError(
-                    f"The snapshot of step {changed[0]} in {str(store.folder)!r} is not the one that the checkpoint "
-                    "was saved with. Resume from another checkpoint."
-                )
-        self._load(int(state["drawn"]))
-
-    @property
-    def _kept(self) -> int:
-        return self.keep if self.choose == "random" else 1
-
-    @property
-    def _policy(self) -> Any:
-        return self.host.accelerator.unwrap_model(self.host.model)
-
-    @property
-    def _part(self) -> str:
-        accelerator = self.host.accelerator
-        sharded = is_sharded(trained_weights(self._policy))
-        return f"rank-{accelerator.process_index}-of-{accelerator.num_processes}" if sharded else ""
-
-    @property
-    def _store(self) -> Snapshots:
-        return Snapshots(Path(self.host.args.output_dir) / PAST_FOLDER, self._part)
-
-    def _alone(self, act: Callable[[Snapshots], None]) -> None:
-        """Change the folder: one process for all, or each its own share; then all go on."""
-        if self._part or self.host.accelerator.is_main_process:
-            act(self._store)
-        self.host.accelerator.wait_for_everyone()
-
-    def _weights(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        return {name: local(weight) for name, weight in trained_weights(model).items()}
-
-    def _draw(self, step: int) -> int:
-        """The snapshot of a step; the same on every process, and after a resume."""
-        steps = self._store.steps
-        if self.choose != "random":
-            return steps[-1]
-        # Each draw has a generator of its own, so that no state has to be kept.
-        number = step if self.redraw == "batch" else step // self.every
-        return steps[int(np.random.default_rng([self.seed, number]).integers(len(steps)))]
-
-    @torch.no_grad()
-    def _load(self, step: int) -> None:
-        if step == self._drawn:
-            return
-        trained = self._weights(self._policy)
-        if self.host.ref_model is not None:
-            second = self.host.accelerator.unwrap_model(self.host.ref_model)
-            own = {name: local(parameter) for name, parameter in second.named_parameters()}
-            targets = {name: own[name] for name in trained}
-        else:
-            if self._adapter is None:
-                self._adapter = {name: weight.clone() for name, weight in trained.items()}
-            targets = self._adapter
-        self._store.read_into(step, targets)
-        self._drawn = step
-
-    @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        """Within, the policy's adapter is the past one; until there is a past, it is the policy's own."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        if self._adapter is None:
-            return
-        for name, weight in self._weights(self._policy).items():
-            kept = self._adapter[name].clone()
-            self._adapter[name].copy_(weight)
-            weight.copy_(kept)

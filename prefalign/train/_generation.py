@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -291,6 +291,17 @@ def checked(made: object, request: Request, vocabulary: int) -> list[list[int]]:
     Raises:
         TrainingError: It is not one completion for each prompt, or all completions are empty.
     """
+    trimmed = read_completions(made, request, vocabulary)
+    check_some(trimmed)
+    return trimmed
+
+
+def read_completions(made: object, request: Request, vocabulary: int) -> list[list[int]]:
+    """What a generator returned, trimmed; all of it may be empty.
+
+    Raises:
+        TrainingError: It is not one completion for each prompt.
+    """
     rows = list(made) if isinstance(made, Sequence) else None
     if rows is None or len(rows) != len(request.prompts):
         came = f"{len(rows)} completions" if rows is not None else repr(made)[:80]
@@ -304,9 +315,17 @@ def checked(made: object, request: Request, vocabulary: int) -> list[list[int]]:
             f"The generator returned the token {wrong}, and the policy's vocabulary has {vocabulary}. "
             "Does it serve another model?"
         )
-    if not any(trimmed):
+    return trimmed
+
+
+def check_some(completions: Collection[Sequence[int]]) -> None:
+    """Refuse completions all of which are empty.
+
+    Raises:
+        TrainingError: They are.
+    """
+    if not any(completions):
         raise TrainingError(
-            f"The generator returned nothing, or only padding, for all of {len(rows)} prompts. Look at the chat "
+            f"The generator returned nothing, or only padding, for all of {len(completions)} prompts. Look at the chat "
             "template, `stop_tokens` and `max_new_tokens`, and at what serves the model."
         )
-    return trimmed

@@ -20,7 +20,7 @@ from .._errors import DataError
 from ..losses import PairLogps
 from ..references import State
 from . import _trl
-from ._generation import Generator, Request, Sampling, checked, seed_of
+from ._generation import Generator, Request, Sampling, check_some, read_completions, seed_of
 from ._guard import SPLIT
 from ._watch import Gather
 
@@ -42,12 +42,16 @@ class _Winner:
     number: int | None
 
 
+# What was generated for a row: its loser, and its winner too if that is not the data's.
+_Made = tuple[list[int], list[int] | None]
+
+
 @dataclass
 class _Planned:
     """A batch that was fetched, and the completions once they are there."""
 
     batch: dict[str, Any]
-    completions: list[list[int]] | None = None
+    completions: list[_Made] | None = None
 
 
 class SelfPlay:
@@ -109,7 +113,8 @@ class SelfPlay:
         if empty:
             rows = [self._rows(one.batch) for one in empty]
             flat = [row for some in rows for row in some]
-            made = iter(self._generate(flat, seed_of(*self._seed(step), _TRAINING), step))
+            seed = seed_of(*self._seed(step), _TRAINING)
+            made = iter(self._generate(flat, seed, self.trainer.reference.casts(len(flat), seed), step))
             for one, some in zip(empty, rows, strict=True):
                 one.completions = [next(made) for _ in some]
         seconds = time.perf_counter() - started if empty else 0.0
@@ -124,7 +129,8 @@ class SelfPlay:
             return inputs
         rows = self._rows({**inputs, _trl.PAIR_INDEX: numbers})
         step = self.trainer.state.global_step
-        made = self._generate(rows, seed_of(*self._seed(step), _EVALUATION, int(numbers[0])), None)
+        seed, cast = seed_of(*self._seed(step), _EVALUATION, int(numbers[0])), (None, self.trainer.reference.version)
+        made = self._generate(rows, seed, [cast] * len(rows), None)
         return self._complete(inputs, made, "eval")
 
     def keep_samples_before(self, step: int) -> None:
@@ -163,57 +169,75 @@ class SelfPlay:
             logger.warning("The checkpoint's completions belong to other rows than come now: they are made anew.")
             return
         for one, (_, completions) in zip(planned, restored, strict=False):
-            one.completions = completions
+            one.completions = [(loser, winner) for loser, winner in completions]
 
     def _seed(self, step: int) -> tuple[int, int, int]:
         return self.trainer.args.seed, step, self.trainer.accelerator.process_index
 
-    def _generate(self, rows: Sequence[_Winner], seed: int, step: int | None) -> list[list[int]]:
-        """One completion for each row; a few go to the samples' file if `step` says when."""
-        trainer = self.trainer
+    def _generate(
+        self, rows: Sequence[_Winner], seed: int, casts: Sequence[tuple[int | None, int]], step: int | None
+    ) -> list[_Made]:
+        """What each row lacks; a few texts go to the samples' file if `step` says when."""
         missing = [row for row in rows if not row.prompt]
         if missing:
             raise DataError(
                 f"Row {missing[0].number} of the data has no prompt left that could be continued. Give it one, or "
                 "raise `max_length`."
             )
-        version = trainer.reference.version
-        request = Request(tuple(tuple(row.prompt) for row in rows), self.sampling, seed, version)
-        with trainer.reference.serving() as model, trainer.accelerator.autocast():
-            vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
-            made = checked(self.generator(model, request), request, vocabulary)
-        if step is not None and trainer.accelerator.is_main_process:
-            self._write_samples(rows[:_SAMPLES], made, step, version)
-        return made
+        made: dict[tuple[int, bool], list[int]] = {}  # by the row's place, and whether it is the winner
+        versions = sorted({version for cast in casts for version in cast if version is not None})
+        for version in versions:
+            places = [(place, False) for place, (_, loser) in enumerate(casts) if loser == version]
+            places += [(place, True) for place, (winner, _) in enumerate(casts) if winner == version]
+            asked = [rows[place] for place, _ in places]
+            own = seed if len(versions) == 1 else seed_of(seed, version)
+            with self.trainer.reference.at(version):
+                completions = self._ask(asked, own, version)
+            made |= zip(places, completions, strict=True)
+            if step is not None and self.trainer.accelerator.is_main_process:
+                self._write_samples(asked[:_SAMPLES], completions, step, version)
+        check_some(made.values())
+        return [(made[place, False], made.get((place, True))) for place in range(len(rows))]
 
-    def _complete(self, batch: dict[str, Any], made: Sequence[list[int]], mode: str) -> dict[str, Any]:
+    def _ask(self, rows: Sequence[_Winner], seed: int, version: int) -> list[list[int]]:
+        """One completion for each row by the reference as it is."""
+        request = Request(tuple(tuple(row.prompt) for row in rows), self.sampling, seed, version)
+        with self.trainer.reference.serving() as model, self.trainer.accelerator.autocast():
+            vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+            return read_completions(self.generator(model, request), request, vocabulary)
+
+    def _complete(self, batch: dict[str, Any], made: Sequence[_Made], mode: str) -> dict[str, Any]:
         """The batch, collated anew with the completions."""
         device = batch["input_ids"].device
-        rows, stops = self._rows(batch), self.sampling.stop_ids
-        ended = [bool(completion) and completion[-1] in stops for completion in made]
-        completions = []
-        for row, completion, whole in zip(rows, made, ended, strict=True):
-            # What the data have after the end token (a chat template's line break) is no difference between the two.
-            last = max((place for place, token in enumerate(row.chosen) if token in stops), default=None)
-            tail = row.chosen[last + 1 :] if whole and last is not None else []
-            # A reference that said nothing gave the empty answer, which is the end token alone.
-            completions.append([*completion, *tail] if completion else [stops[0]])
-        examples = [
-            {"prompt_ids": row.prompt, "chosen_ids": row.chosen, "rejected_ids": completion}
-            | ({} if row.number is None else {_trl.PAIR_INDEX: row.number})
-            for row, completion in zip(rows, completions, strict=True)
-        ]
-        counts = [
-            [len(completion), whole, not completion, completion == row.chosen[: len(completion)] and whole]
-            for row, completion, whole in zip(rows, made, ended, strict=True)
-        ]
+        rows = self._rows(batch)
+        examples, counts = [], []
+        for row, (loser, winner) in zip(rows, made, strict=True):
+            chosen = row.chosen if winner is None else self._ended_like(row, winner)
+            examples.append(
+                {"prompt_ids": row.prompt, "chosen_ids": chosen, "rejected_ids": self._ended_like(row, loser)}
+                | ({} if row.number is None else {_trl.PAIR_INDEX: row.number})
+            )
+            whole = bool(loser) and loser[-1] in self.sampling.stop_ids
+            counts.append([len(loser), whole, not loser, loser == chosen[: len(loser)] and whole, winner is not None])
         means = self.trainer.accelerator.gather(torch.tensor(counts, dtype=torch.float32, device=device)).mean(dim=0)
-        metrics = dict(zip(("length", "ended", "empty", "same"), means.tolist(), strict=True))
+        metrics = dict(zip(("length", "ended", "empty", "same", "winners"), means.tolist(), strict=True))
+        if not self.trainer.reference.generates_winners:
+            del metrics["winners"]
         named = {f"generated/{name}": value for name, value in metrics.items()} | self.trainer.reference.metrics()
         for name, value in named.items():
             _trl.add_metric(self.trainer, mode, name, value)
         collated = self.trainer.data_collator(examples)
         return {key: value.to(device) if torch.is_tensor(value) else value for key, value in collated.items()}
+
+    def _ended_like(self, row: _Winner, completion: list[int]) -> list[int]:
+        """A completion that ends as the data's does, where it ended by itself."""
+        stops = self.sampling.stop_ids
+        if not completion:  # a reference that said nothing gave the empty answer, which is the end token alone
+            return [stops[0]]
+        # What the data have after the end token (a chat template's line break) is no difference between the two.
+        last = max((place for place, token in enumerate(row.chosen) if token in stops), default=None)
+        tail = row.chosen[last + 1 :] if completion[-1] in stops and last is not None else []
+        return [*completion, *tail]
 
     def _rows(self, batch: dict[str, Any]) -> list[_Winner]:
         """The winners of a collated batch, which is where they were cut to `max_length` already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from .._errors import ConfigError
 from ..losses import SFT, Loss, SePPO
 from ..references import Policy
 from ._generation import Generator, Sampling, given_options, read_sampling
+
+logger = logging.getLogger(__name__)
 
 
 def takes_winners(loss: Loss) -> bool:
@@ -65,6 +68,11 @@ def prepare_generation(
     Raises:
         ConfigError: An option contradicts data of winners alone, or has no effect without them.
     """
+    if generates(loss) and not winners and args.process_index == 0:
+        logger.warning(
+            "The data hold both completions: the pairs are trained on as they are, and nothing is generated. Remove "
+            "their column `rejected` to let the reference generate the losers."
+        )
     if not (winners and generates(loss)):
         useless = next(iter(given_options(args)), "generator" if generator is not None else None)
         if useless is not None and not samples_reference(loss):

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from prefalign._errors import CheckpointError, ParseError
 from prefalign.references import PastCheckpoints, parse_reference
 from prefalign.references import _snapshots as snapshots_module
-from prefalign.references._past import PAST_FOLDER
+from prefalign.references._own_past import PAST_FOLDER
 from prefalign.references._snapshots import Snapshots, trained_weights
 
 

@@ -319,6 +319,13 @@ def test_imitation_needs_no_losers_and_generates_none(checkpoint, tmp_path):
         ours(tmp_path, checkpoint, {"train_dataset": winners()}, loss="dpo(beta=0.1) + sft(reduction='sum')")
 
 
+def test_pairs_are_trained_on_as_they_are_with_a_warning(checkpoint, tmp_path, caplog):
+    with caplog.at_level("WARNING", "prefalign"):
+        trainer = ours(tmp_path, checkpoint, loss="seppo(beta=0.1)", reference="past(every=2)")
+    assert trainer.self_play is None
+    assert caplog.text.count("Remove their column `rejected`") == 1
+
+
 def test_prompts_without_winners_are_left_out_and_counted(checkpoint, tmp_path):
     rows = [*winners(4).to_list(), {"prompt": "Film A:", "chosen": None}, {"prompt": "Film B:", "chosen": "  "}]
     trainer, _ = run(tmp_path, checkpoint, trainer={"train_dataset": Dataset.from_list(rows)})

@@ -16,7 +16,7 @@ from prefalign.cli import _train
 from prefalign.cli._train import read_options
 from prefalign.cli.demo import gold_rewards
 from prefalign.losses import SePPO
-from prefalign.references import PastCheckpoints, _past
+from prefalign.references import Ditto, PastCheckpoints, _ditto, _past
 from prefalign.train import GenerationOptions, _generation
 from prefalign.train._generation import _DEFAULTS
 from tests.tiny import tiny_pairs
@@ -31,7 +31,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", [_past, _generation], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_past, _ditto, _generation], ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_run(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -48,12 +48,12 @@ def test_the_config_files_of_the_page_are_read():
     parser = argparse.ArgumentParser()
     _train.configure(parser)
     actions = parser.get_default("actions")
-    first, spin = map(yaml.safe_load, blocks("yaml"))
-    for values in (first, {**first, **spin}):
+    first, spin, ditto = map(yaml.safe_load, blocks("yaml"))
+    for values, kind in ((first, PastCheckpoints), ({**first, **ditto}, Ditto), ({**first, **spin}, PastCheckpoints)):
         given = {name: _train._read_value(name, value, actions[name]) for name, value in values.items()}
         _, training, _ = read_options(None, {**given, "use_cpu": True}, actions)
         assert isinstance(training.loss_object, SePPO)
-        assert isinstance(training.reference_object, PastCheckpoints)
+        assert isinstance(training.reference_object, kind)
     assert (training.loss_object.flipper, training.reference_object.choose) == ("none", "latest")
 
 

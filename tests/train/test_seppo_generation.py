@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from trl.generation.vllm_client import VLLMClient
 
 from prefalign._errors import ConfigError, TrainingError
 from prefalign.train import PrefConfig, Request, Sampling, TransformersGenerator, VLLMGenerator
@@ -98,51 +99,51 @@ def test_stop_tokens_of_tokenizer_model_and_user_all_end_a_completion():
     assert trim([9, 7, 9], sampling) == [9, 7]
 
 
-class Client:
-    """Answers like TRL's client, and notes what it was asked for."""
+class Server:
+    """Answers like vLLM's completions endpoint: each completion is its prompt's length and the end token."""
 
     def __init__(self):
         self.calls = []
 
-    def update_model_params(self, policy):
-        self.calls.append("weights")
+    def post(self, url, json=None, **options):
+        path = url.removeprefix("http://server")
+        self.calls.append((path, json))
+        choices = [
+            {"prompt_token_ids": prompt, "token_ids": [len(prompt), 2], "logprobs": None, "text": "", "index": place}
+            for place, prompt in enumerate((json or {}).get("prompt", ()))
+        ]
+        return SimpleNamespace(status_code=200, text="", json=lambda: {"choices": choices, "success": True})
 
-    def reset_prefix_cache(self):
-        self.calls.append("reset")
 
-    def generate(self, prompts, **options):
-        self.calls.append(("generate", prompts, options))
-        return {"completion_ids": [[len(prompt), 2] for prompt in prompts]}
+def trls_client(server):
+    """TRL's own client, whose requests go to `server`; weights go by NCCL, which is noted and left out."""
+    client = object.__new__(VLLMClient)
+    client.session, client.base_url, client.model = server, "http://server", "policy"
+    client.update_named_params = lambda metadata, named: server.calls.append(("weights", [name for name, *_ in named]))
+    return client
 
 
 def test_a_server_is_sent_new_weights_only():
-    client = Client()
-    generator = VLLMGenerator(client)
-    assert generator(model(), request(version=0)) == [[6, 2], [1, 2], [3, 2]]
-    generator(model(), request(version=0))
-    generator(model(), request(version=30, batch=2))
-    kinds = [call if isinstance(call, str) else "generate" for call in client.calls]
-    assert kinds == ["weights", "reset", "generate", "generate", "weights", "reset", "generate", "generate"]
-    options = client.calls[2][2]
-    assert (options["max_tokens"], options["temperature"], options["top_k"]) == (6, 1.0, 0)
-    assert options["generation_kwargs"]["stop_token_ids"] == [2]
-
-
-def test_trls_client_has_what_the_generator_calls():
-    import inspect
-
-    from trl.generation.vllm_client import VLLMClient
-
-    parameters = inspect.signature(VLLMClient.generate).parameters
-    wanted = {"prompts", "temperature", "top_p", "top_k", "max_tokens", "logprobs", "generation_kwargs"}
-    assert wanted <= parameters.keys()
-    assert callable(VLLMClient.update_model_params)
-    assert callable(VLLMClient.reset_prefix_cache)
+    """Through TRL's own client, so that a change of its methods or of what it returns is seen here."""
+    server, policy = Server(), model()
+    generator = VLLMGenerator(trls_client(server))
+    assert generator(policy, request(version=0)) == [[6, 2], [1, 2], [3, 2]]
+    generator(policy, request(version=0))
+    assert generator(policy, request(version=30, batch=2)) == [[6, 2], [1, 2], [3, 2]]
+    kinds = [kind.rpartition("/")[2] for kind, _ in server.calls]
+    update = ["weights", "reset_prefix_cache"]
+    assert kinds == [*update, "completions", "completions", *update, "completions", "completions"]
+    assert server.calls[0][1] == [name for name, _ in policy.named_parameters()]
+    asked = server.calls[2][1]
+    assert asked["prompt"] == [list(prompt) for prompt in PROMPTS]
+    assert (asked["n"], asked["max_tokens"], asked["temperature"], asked["top_p"], asked["top_k"]) == (1, 6, 1, 1, 0)
+    assert (asked["repetition_penalty"], asked["stop_token_ids"], asked["seed"]) == (1, [2], 0)
+    assert [len(call["prompt"]) for kind, call in server.calls[6:]] == [2, 1]
 
 
 def test_a_server_is_not_sent_adapters():
     with pytest.raises(ConfigError, match="adapters"):
-        VLLMGenerator(Client())(SimpleNamespace(peft_config={}), request())
+        VLLMGenerator(trls_client(Server()))(SimpleNamespace(peft_config={}), request())
 
 
 NONSENSE = {

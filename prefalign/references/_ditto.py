@@ -1,0 +1,111 @@
+"""DITTO's comparisons: demonstrations over samples of now and of before, and samples of now over samples of before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .._errors import CheckpointError
+from ._base import Host
+from ._own_past import OwnPast
+
+
+@dataclass
+class Ditto(OwnPast):
+    """The policy's start scores; its latest and earlier snapshots generate three kinds of pairs (DITTO).
+
+    Each row of the data is drawn to be one of these: "expert", its own completion over a sample of the latest snapshot;
+    "replay", its own completion over a sample of an earlier snapshot; "inter-model", a sample of the latest snapshot
+    over one of an earlier snapshot. In the first round there is no earlier snapshot, and all are "expert". Snapshots,
+    memory and disk are those of `PastCheckpoints`; the first snapshot stays.
+
+    Args:
+        keep: How many of the latest snapshots generate, 2 or more.
+        every: Optimizer steps from one snapshot to the next, 1 or more.
+        mix: Shares of "expert", "replay" and "inter-model", 0 or more, summing to 1.
+        seed: Of the draws, 0 or more.
+
+    Raises:
+        CheckpointError: An argument is out of range; later: a snapshot cannot be written, or is damaged, or the
+            policy's weights are sharded.
+
+    Example:
+        >>> Ditto(every=10).expression
+        'ditto(keep=7, every=10, mix=[0.7, 0.2, 0.1], seed=0)'
+
+    Source: Shaikh et al. 2024, arXiv:2406.00888: demonstrations alone, DPO against the start, and this mix. Departures:
+    all prompts are sampled once for each use, where there a fixed number of samples of each round is kept; only the
+    last `keep` snapshots are sampled.
+    """
+
+    keep: int = 7
+    every: int = 30
+    mix: Sequence[float] = (0.7, 0.2, 0.1)
+    seed: int = 0
+
+    is_start: ClassVar[bool] = True
+    generates_winners: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("keep", 2), ("every", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise CheckpointError(f"`{name}` must be a whole number, {least} or more (got {value!r}).")
+        given: object = self.mix
+        mix = given if isinstance(given, list | tuple) and len(given) == 3 else ()
+        numbers = mix and all(isinstance(s, int | float) and not isinstance(s, bool) and s >= 0 for s in mix)
+        if not numbers or not math.isclose(sum(mix), 1.0, abs_tol=1e-6):
+            raise CheckpointError(
+                "`mix` must be three numbers, 0 or more, that sum to 1: the shares of expert, replay and inter-model "
+                f"pairs (got {self.mix!r})."
+            )
+        self.mix = tuple(map(float, mix))
+
+    @property
+    def identity(self) -> str:
+        shares = ", ".join(f"{share:.3g} {kind}" for share, kind in zip(self.mix, KINDS, strict=True))
+        return (
+            f"ditto: the policy's start, against samples of its last {self.keep} snapshots, taken every {self.every} "
+            f"steps ({shares}; seed {self.seed})"
+        )
+
+    @property
+    def expression(self) -> str:
+        return f"ditto(keep={self.keep!r}, every={self.every!r}, mix={list(self.mix)!r}, seed={self.seed!r})"
+
+    def setup(self, host: Host) -> None:
+        super().setup(host)
+        if self._part:
+            raise CheckpointError(
+                "`ditto` generates with several snapshots in turn, which sharded weights are not exchanged for. Train "
+                "without FSDP, or use `past(...)`."
+            )
+
+    def casts(self, rows: int, seed: int) -> Sequence[tuple[int | None, int]]:
+        *earlier, latest = self._store.steps[-self.keep :]
+        draw = np.random.default_rng([self.seed, seed])
+        kinds = draw.choice(len(KINDS), size=rows, p=self.mix) if earlier else np.zeros(rows, dtype=int)
+        others = draw.choice(earlier, size=rows) if earlier else kinds
+        return [
+            (latest if KINDS[kind] == "inter-model" else None, latest if KINDS[kind] == "expert" else int(other))
+            for kind, other in zip(kinds, others, strict=True)
+        ]
+
+    def next_change(self, step: int) -> int | None:
+        return (step // self.every + 1) * self.every
+
+    def _takes(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def _kept(self, steps: list[int]) -> list[int]:
+        return sorted({steps[0], *steps[-self.keep :]})
+
+    def _draw(self, step: int) -> int:
+        return self._store.steps[0]
+
+
+KINDS = ("expert", "replay", "inter-model")
