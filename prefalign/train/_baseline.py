@@ -155,6 +155,8 @@ class Baseline:
         self.trainer, self.plan, self.generator = trainer, plan, generator
         self._rows: list[tuple[list[int], list[int]]] | None = None
         self._samples: dict[int, tuple[list[int], list[int]]] | None = None
+        if plan.report is not None:
+            trainer.data_reports["sft_dataset"] = plan.report  # the record of the run names it
         if plan.data is not None:
             made: Any = trainer._prepare_dataset(plan.data, trainer.processing_class, trainer.args, "sft")
             self._rows = [(row["prompt_ids"], row["chosen_ids"]) for row in made]

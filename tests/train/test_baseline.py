@@ -196,5 +196,6 @@ def test_the_option_reads_a_file(tmp_path, checkpoint):
     BOOKS.to_json(tmp_path / "books.jsonl")
     trainer = ours(tmp_path, checkpoint, {"loss": OTHER}, sft_dataset_name=str(tmp_path / "books.jsonl"))
     assert len(trainer.baseline._rows) == 7
+    assert trainer.data_reports["sft_dataset"].rows == 7
     assert trainer.objective.loss == RPO(0.1, 0.5, "sum", "sft_dataset")
     assert trainer.objective.loss.terms[1][1] == SFT("sum", "sft_dataset")
