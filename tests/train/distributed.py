@@ -23,6 +23,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {}),
 }
 
 
@@ -49,6 +50,10 @@ def main(folder: Path, model: str) -> None:
         assert trainer.accelerator.num_processes == 2
         assert trainer.accelerator.distributed_type == "MULTI_CPU"
         assert isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel)
+        if case == "shared prefix":
+            assert trainer.shared_prefix is not None
+            assert trainer.shared_prefix.active
+            assert trainer.shared_prefix.packed_tokens > 0
         if trainer.is_world_process_zero():
             save_file({k: v.contiguous() for k, v in weights(trainer).items()}, folder / f"{case}.safetensors")
             (folder / f"{case}.json").write_text(json.dumps(history(trainer)))

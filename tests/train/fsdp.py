@@ -40,6 +40,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "past": ({"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
+    "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True, "gradient_checkpointing": True}, {}),
+    "shared prefix, lora": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {"peft_config": lora()}),
 }
 
 
@@ -90,6 +92,10 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
     for case in cases or CASES:
         trainer = train(case, folder, model, other, processes=2)
         assert trainer.accelerator.is_fsdp2
+        if "shared prefix" in case:
+            assert trainer.shared_prefix is not None
+            assert trainer.shared_prefix.active
+            assert trainer.shared_prefix.packed_tokens > 0
         if CASES[case][1] == {} and trainer.ref_model is not None:
             assert any(isinstance(value, DTensor) for value in trainer.ref_model.parameters()), case
         weights = whole(trainer)
