@@ -21,6 +21,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora": ({"loss": "robust(dpo(beta=0.1), flip_rate=0.2)"}, {"peft_config": lora()}),
     "no reference": ({"loss": SIMPO, "max_steps": 12}, {}),
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    "cached": ({"loss": "ipo(beta=0.1)", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {}),
@@ -32,6 +33,8 @@ def train(case: str, folder: Path, model: str, processes: int) -> PrefTrainer:
     options, arguments = CASES[case]
     sizes = {"per_device_train_batch_size": GLOBAL_BATCH // processes, "per_device_eval_batch_size": 8 // processes}
     arguments = {"eval_dataset": tiny_pairs(8), **arguments}
+    if case == "cached":
+        options = {**options, "reference_cache": str(folder / "cache")}
     if case != "resumed":
         trainer = ours(folder / case, model, arguments, **options, **sizes)
         trainer.train()
@@ -50,6 +53,9 @@ def main(folder: Path, model: str) -> None:
         assert trainer.accelerator.num_processes == 2
         assert trainer.accelerator.distributed_type == "MULTI_CPU"
         assert isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel)
+        if case == "cached":  # each process computed a part of the 32 pairs, and has let the reference go
+            assert trainer.ref_model is None
+            assert 0 < trainer.reference_cache.computed < 32
         if case == "shared prefix":
             assert trainer.shared_prefix is not None
             assert trainer.shared_prefix.active

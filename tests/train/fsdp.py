@@ -39,6 +39,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "past": ({"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    "cached": ({"loss": "dpo(beta=0.1)", "reference_cache": "CACHE"}, {}),
+    "cached lora": ({"loss": "dpo(beta=0.1)", "reference_cache": "CACHE", "max_steps": 12}, {"peft_config": lora()}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
     "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True, "gradient_checkpointing": True}, {}),
     "shared prefix, lora": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {"peft_config": lora()}),
@@ -52,6 +54,8 @@ def train(case: str, folder: Path, model: str, other: str, processes: int) -> Pr
         key: value.replace("MODEL", model).replace("OTHER", other) if key == "reference" else value
         for key, value in options.items()
     }
+    if "reference_cache" in options:
+        options = {**options, "reference_cache": str(folder / case / "cache")}
     sizes = {"per_device_train_batch_size": GLOBAL_BATCH // processes, "per_device_eval_batch_size": 8 // processes}
     resumes: list[str | None] = [None]
     if case == "resumed":
@@ -98,6 +102,9 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
             assert trainer.shared_prefix.packed_tokens > 0
         if CASES[case][1] == {} and trainer.ref_model is not None:
             assert any(isinstance(value, DTensor) for value in trainer.ref_model.parameters()), case
+        if case == "cached":
+            assert trainer.ref_model is None
+            assert trainer.reference_cache.computed > 0
         weights = whole(trainer)
         if trainer.is_world_process_zero():
             save_file(weights, folder / f"{case}.safetensors")
