@@ -80,21 +80,22 @@ def _from_table(table: pa.Table, path: Path) -> Dataset:
 
     try:
         return Dataset(table)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
+        if "\0" in table.schema.to_string():  # Arrow takes it, and forgets what is behind it
+            raise DataError(f"{path}: the name of a column holds a NUL. Rename it.") from None
         raise DataError(f"{path}: the rows make no table: {_first_line(error)}. Is one nested too deeply?") from None
 
 
 def _from_parquet(path: Path) -> Dataset:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from datasets import Dataset
 
     try:
         table = pq.read_table(path, memory_map=True)
         table.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path} is no readable Parquet file: {_first_line(error)}.") from None
-    return _checked(Dataset(table), str(path))
+    return _checked(_from_table(table, path), str(path))
 
 
 def _from_folder(path: Path, split: str) -> Dataset:

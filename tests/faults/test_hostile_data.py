@@ -74,6 +74,7 @@ DATA = {
     "dunder.jsonl": b'{"__class__": "x", "__init__": "y"}',
     "one-column-twice.csv": b"prompt,chosen,rejected,chosen\na,b,c,d\n",
     "nul.csv": b"prompt,chosen,rejected\na,b\0,\n" + b"\0" * 64,
+    "nul-in-a-name.csv": b"pro\x07\0\0mp[,chosen,rejected\np,c,r\n",  # found by fuzz_atheris.py
     "ragged.csv": b"prompt,chosen,rejected\na,b\n",
     "formula.csv": b"=cmd|' /C calc'!A0,chosen\n1,2\n",
     "scalar.json": b"7",
