@@ -33,9 +33,10 @@ fast: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -q -n 0 --durations=15 -m "slow and not gpu"
 
-# The wheel that users get: built from the sdist, unpacked elsewhere, imported from outside the repository.
+# The wheel that users get: built from the sdist, unpacked elsewhere, imported from outside the repository. With
+# PYTHONS="python3.12 python3.13" also in clean environments of these, as far as they are there.
 wheel: $(STAMP)
-	BIN=$(abspath $(BIN)) sh tests/check_wheel.sh
+	BIN=$(abspath $(BIN)) PYTHONS="$(PYTHONS)" sh tests/check_wheel.sh
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
