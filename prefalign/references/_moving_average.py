@@ -13,7 +13,7 @@ import torch
 
 from .._errors import CheckpointError
 from ._base import Batch, Host, Reference, State
-from ._slots import AdapterSlots, ModelSlots, Slots, copy_full, full
+from ._slots import AdapterSlots, ModelSlots, Slots, copy_full, full, sharded_like
 
 
 class _Following(Reference):
@@ -186,14 +186,16 @@ class BEMA(_Following):
         self._ema = {name: start.clone() for name, start in self._start.items()}
 
     def _follow(self, step: int, name: str) -> bool:
-        start, ema = self._start[name], self._ema[name]
-        if step == self.after:
-            policy = self.slots.policy(name)
-            start.copy_(policy)
-            ema.copy_(policy)
-        if step <= self.after or (step - self.after) % self.every:
+        if step != self.after and (step < self.after or (step - self.after) % self.every):
             return False
         policy = self.slots.policy(name)
+        # FSDP2 shards the policy after `setup`, where these were taken of the whole one.
+        start = self._start[name] = sharded_like(self._start[name], policy)
+        ema = self._ema[name] = sharded_like(self._ema[name], policy)
+        if step == self.after:
+            start.copy_(policy)
+            ema.copy_(policy)
+            return False
         share, correction = ((self.lag + step) ** -power for power in (self.ema_power, self.bias_power))
         ema.mul_(1 - share).add_(policy, alpha=share)
         self.slots.reference(name).copy_(ema + correction * (policy - start))

@@ -162,3 +162,12 @@ def copy_full(target: Any, source: torch.Tensor) -> None:
 
         source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
     target.copy_(source)
+
+
+def sharded_like(tensor: torch.Tensor, like: Any) -> torch.Tensor:
+    """A whole tensor with the shards of another one, if that has any; every process must take part."""
+    if not hasattr(like, "device_mesh") or hasattr(tensor, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)

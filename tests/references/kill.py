@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,15 +72,30 @@ def _is_loadable(folder: Path) -> bool:
     return True
 
 
-def kill_trainings(folder: Path, moments: int) -> list[dict[str, object]]:
-    """Train in folder/whole without a break, and in folder/killed with kills and resumes, until it is done."""
+def kill_trainings(folder: Path, moments: int, options: dict[str, Any], winners: bool) -> list[dict[str, object]]:
+    """Train in folder/whole without a break, and in folder/killed with kills and resumes, until it is done.
+
+    Each run's batches, as they were scored, go line by line to `batches.jsonl`.
+    """
     from prefalign.train import last_whole_checkpoint
+    from tests.tiny import tiny_pairs
     from tests.train.runs import ours
+
+    data = {"train_dataset": tiny_pairs().remove_columns("rejected")} if winners else {}
 
     def train(name: str) -> None:
         torch.set_num_threads(1)
-        options = {"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}
-        trainer = ours(folder / name, str(folder / "a"), max_steps=9, save_strategy="steps", save_steps=1, **options)
+        saving = {"max_steps": 9, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1}
+        trainer = ours(folder / name, str(folder / "a"), data, **saving, **options)
+        scores = trainer.reference.logps
+
+        def logps(inputs: Any) -> Any:
+            line = [trainer.state.global_step, trainer.reference.version, inputs["input_ids"].tolist()]
+            with (folder / name / "batches.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            return scores(inputs)
+
+        trainer.reference.logps = logps
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(str(folder / name / "ours")))
         trainer.save_model(str(folder / name / "end"))
 
@@ -105,7 +121,13 @@ def kill_trainings(folder: Path, moments: int) -> list[dict[str, object]]:
     return found
 
 
+RUNS: dict[str, tuple[dict[str, Any], bool]] = {
+    "average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, False),
+    "bema": ({"loss": "dpo(beta=0.1)", "reference": "bema(every=2)"}, False),
+    "seppo": ({"loss": "seppo(beta=0.1)", "reference": "past(keep=3, every=3)", "max_new_tokens": 5}, True),
+}
+
 if __name__ == "__main__":
     random.seed(int(sys.argv[3]))
-    work = {"soups": kill_soups, "trainings": kill_trainings}[sys.argv[1]]
-    print(json.dumps(work(Path(sys.argv[2]), int(sys.argv[4]))))
+    kind, folder, moments = sys.argv[1], Path(sys.argv[2]), int(sys.argv[4])
+    print(json.dumps(kill_soups(folder, moments) if kind == "soups" else kill_trainings(folder, moments, *RUNS[kind])))

@@ -62,11 +62,14 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path):
+def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path, capsys):
     for name in "ab":
         sparse_model(tmp_path / name, 12, 4 * MB)
     left = json.loads(python("-m", "tests.references.kill", "soups", str(tmp_path), "0", "10"))
     soups = tmp_path / "soups"
+    with capsys.disabled():
+        stopped = sum(not kill["there"] for kill in left)
+        print(f"\n{len(left)} kills of a soup: {stopped} before it was there, {len(left) - stopped} after")
     assert sum(not kill["there"] for kill in left) >= 3, left  # else the kills came too late to show anything
     assert all(kill["loadable"] == 0 for kill in left), left
     whole = weights_fingerprint(soups / "whole")
@@ -76,13 +79,33 @@ def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_with_a_moving_average_survives_being_killed(tmp_path):
+@pytest.mark.parametrize("kind", ["average", "seppo"])
+def test_a_run_survives_being_killed(tmp_path, capsys, kind):
+    """The end is that of the run that was not killed, and so is every batch on the way, token by token."""
     save_tiny(tmp_path / "a")
-    kills = json.loads(python("-m", "tests.references.kill", "trainings", str(tmp_path), "1", "10").splitlines()[-1])
+    kills = json.loads(python("-m", "tests.references.kill", kind, str(tmp_path), "1", "10").splitlines()[-1])
     assert not kills[0]["done"], kills
     end, whole = (load_file(tmp_path / name / "end" / "model.safetensors") for name in ("killed", "whole"))
     assert all((end[name] == value).all() for name, value in whole.items())
-    state = "prefalign_reference.safetensors"
-    mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-9" / state) for name in ("killed", "whole"))
-    assert mine.keys() == theirs.keys()
-    assert all((mine[name] == value).all() for name, value in theirs.items())
+    once, again = (batches(tmp_path / name / "batches.jsonl") for name in ("whole", "killed"))
+    assert [len(seen) for seen in once.values()] == [1] * 9  # the run that was not killed scores each batch once
+    assert {step: seen[-1:] for step, seen in again.items()} == once
+    assert all(batch == seen[0] for seen in again.values() for batch in seen)  # nor does a repeated step differ
+    if kind == "average":
+        state = "prefalign_reference.safetensors"
+        mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-9" / state) for name in ("killed", "whole"))
+        assert mine.keys() == theirs.keys()
+        assert all((mine[name] == value).all() for name, value in theirs.items())
+    with capsys.disabled():
+        stopped = sum(not kill["done"] for kill in kills)
+        print(f"\n{stopped} kills of a run ({kind}), which ended bit for bit as without")
+
+
+def batches(path: Path) -> dict[int, list[object]]:
+    """What was scored in each step, as often as it was; a line that a kill cut short is left out."""
+    found: dict[int, list[object]] = {}
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n") and line.startswith("["):
+            step, *seen = json.loads(line)
+            found.setdefault(step, []).append(seen)
+    return found

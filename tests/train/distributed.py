@@ -20,6 +20,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({"loss": "dpo(beta=0.1) + 0.1*sft(reduction='sum')", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "lora": ({"loss": "robust(dpo(beta=0.1), flip_rate=0.2)"}, {"peft_config": lora()}),
     "no reference": ({"loss": SIMPO, "max_steps": 12}, {}),
+    "soup": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {}),
+    "soup lora": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {"peft_config": lora()}),
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "cached": ({"loss": "ipo(beta=0.1)", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
@@ -28,9 +30,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def train(case: str, folder: Path, model: str, processes: int) -> PrefTrainer:
+def train(case: str, folder: Path, model: str, other: str, processes: int) -> PrefTrainer:
     """Train one case; "resumed" is saved after five steps and trained to its end from there."""
     options, arguments = CASES[case]
+    options = {
+        key: value.replace("MODEL", model).replace("OTHER", other) if key == "reference" else value
+        for key, value in options.items()
+    }
     sizes = {"per_device_train_batch_size": GLOBAL_BATCH // processes, "per_device_eval_batch_size": 8 // processes}
     arguments = {"eval_dataset": tiny_pairs(8), **arguments}
     if case == "cached":
@@ -46,10 +52,10 @@ def train(case: str, folder: Path, model: str, processes: int) -> PrefTrainer:
     return trainer
 
 
-def main(folder: Path, model: str) -> None:
-    """Train every case and leave its history and weights in `folder`."""
-    for case in CASES:
-        trainer = train(case, folder, model, processes=2)
+def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
+    """Train the cases and leave history and weights of each in `folder`."""
+    for case in cases or CASES:
+        trainer = train(case, folder, model, other, processes=2)
         assert trainer.accelerator.num_processes == 2
         assert trainer.accelerator.distributed_type == "MULTI_CPU"
         assert isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel)
@@ -67,4 +73,4 @@ def main(folder: Path, model: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -36,6 +36,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "compiled": ({"loss": "logic('M(l) >> M(w)', given='M(w) | M(l)', beta=0.1, mean=True)"}, {}),
     "checkpoint": ({"loss": "ipo(beta=0.1)", "reference": "checkpoint('OTHER')"}, {}),
     "soup": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {}),
+    "soup lora": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {"peft_config": lora()}),
+    "bema": ({"loss": "dpo(beta=0.1)", "reference": "bema(every=2, after=1)"}, {}),
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "past": ({"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),

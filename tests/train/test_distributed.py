@@ -27,11 +27,11 @@ def launch(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(checkpoint, tmp_path):
-    run = launch(str(ROOT / "tests" / "train" / "distributed.py"), str(tmp_path / "two"), checkpoint)
+def test_two_processes_train_as_one(checkpoint, other_checkpoint, tmp_path):
+    run = launch(str(ROOT / "tests" / "train" / "distributed.py"), str(tmp_path / "two"), checkpoint, other_checkpoint)
     assert run.returncode == 0, run.stderr[-4000:]
     for case in CASES:
-        one = train(case, tmp_path / "one", checkpoint, processes=1)
+        one = train(case, tmp_path / "one", checkpoint, other_checkpoint, processes=1)
         two = json.loads((tmp_path / "two" / f"{case}.json").read_text())
         assert len(two) == len(history(one)), case
         for mine, theirs in zip(history(one), two, strict=True):
