@@ -145,7 +145,8 @@ def _draw_noise(runs: Runs, arms: list[str], rates: list[float], beta: float, pi
     panels[0].axhline(0, color="0.8", linewidth=1, zorder=0)
     panels[1].axhline(0.5, color="0.8", linewidth=1, zorder=0)
     panels[0].set_title("a line per loss, bars from the least to the greatest seed", fontsize=10, loc="left")
-    panels[0].legend(fontsize=8, frameon=False)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, fontsize=8, frameon=False, loc="outside right upper")
     _save(figure, picture, plt)
 
 
@@ -190,11 +191,13 @@ def _draw_rpo(runs: Runs, arms: list[str], picture: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for arm in arms:
         found = list(runs[arm, 0.0].values())
-        left.scatter([run["kl"] for run in found], [chosen(run) for run in found], label=arm, s=28, alpha=0.8)
-        sampled = [run for run in found if "gold" in run]
-        right.scatter(
-            [run["kl_of_samples"] for run in sampled], [np.mean(run["gold"]) for run in sampled], s=28, alpha=0.8
+        # DPO's dots are rings around those of eta = 0, which should be the same.
+        look: dict[str, Any] = (
+            {"s": 70, "facecolors": "none", "edgecolors": "black"} if arm == "DPO" else {"s": 28, "alpha": 0.8}
         )
+        left.scatter([run["kl"] for run in found], [chosen(run) for run in found], label=arm, **look)
+        sampled = [run for run in found if "gold" in run]
+        right.scatter([run["kl_of_samples"] for run in sampled], [np.mean(run["gold"]) for run in sampled], **look)
     left.axhline(0, color="0.8", linewidth=1, zorder=0)
     left.set(xlabel="KL(ref ‖ π), nats per token", ylabel="change of log π(chosen), nats")
     right.set(xlabel="KL(π ‖ ref), nats per token", ylabel="gold reward of fresh samples")
@@ -202,6 +205,7 @@ def _draw_rpo(runs: Runs, arms: list[str], picture: Path) -> None:
     left.legend(fontsize=8, frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+        axes.locator_params(axis="x", nbins=5)
     _save(figure, picture, plt)
 
 
