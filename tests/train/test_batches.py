@@ -178,10 +178,12 @@ def test_losses_that_couple_pairs_are_refused_by_name(name, checkpoint, tmp_path
             "nca(beta=0.1)",
             "bco(beta=0.1)", "sppo(beta=0.1)", "apo_zero(beta=0.1)", "apo_down(beta=0.1)", "discopop(beta=0.1)",
             "rpo(beta=0.1, eta=0.005, reduction='sum')", "robust(dpo(beta=0.1), flip_rate=0.2)",
-            "holder_dpo(beta=0.1)", "sft(reduction='sum')", "sft(reduction='sequence_mean')",
+            "holder_dpo(beta=0.1)", "sft(reduction='sum')", "sft(reduction='sum', baseline='reference')",
+            "sft(reduction='sequence_mean')",
         )),
         ("dr_dpo(beta=0.1)", True), ("dr_dpo(beta=0.001, beta_prime=50.0)", True), ("aot(beta=0.1)", True),
         ("aot_unpaired(beta=0.1)", True), ("sft(reduction='token_mean')", True),
+        ("sft(reduction='token_mean', baseline='reference')", True),
         ("cpo(beta=0.1)", True), ("orpo(beta=0.1)", True),  # theirs is a mean over the tokens of a batch
     ],
 )  # fmt: skip
