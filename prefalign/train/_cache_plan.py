@@ -51,14 +51,17 @@ class CachePlan:
         logger.info("Reference cache: off, %s.", why)
 
 
-def check_choice(choice: object) -> None:
-    """Refuse what is no value of `reference_cache`.
+def read_choice(choice: object) -> str:
+    """A value of `reference_cache`; YAML takes `on` and `off` for truth values.
 
     Raises:
         ConfigError: It is none.
     """
+    if isinstance(choice, bool):
+        return "on" if choice else "off"
     if not isinstance(choice, str) or not choice.strip() or "\0" in choice:
         raise ConfigError(f'`reference_cache` must be "auto", "shared", "on", "off" or a folder (got {choice!r:.200}).')
+    return choice
 
 
 def plan_cache(

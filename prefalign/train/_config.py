@@ -13,7 +13,7 @@ from trl import DPOConfig
 from .._errors import ConfigError
 from ..losses import Loss
 from ..references import Reference
-from ._cache_plan import check_choice
+from ._cache_plan import read_choice
 from ._generation import GenerationOptions, check_options
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._options import check_beside_loss, check_effects, check_names, given_loss_options
@@ -128,7 +128,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         if self.on_bad_pairs not in ("drop", "error"):
             raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
         check_statistics(self.statistics)
-        check_choice(self.reference_cache)
+        self.reference_cache = read_choice(self.reference_cache)
         if self.loss is not None:
             self.loss_object = read_loss(self.loss)
             # What is written to disk is text; a loss without a name in expressions is described by its formula.

@@ -68,8 +68,8 @@ def assert_same_reference(mine, plain):
     ("options", "trainer"),
     [
         ({"loss": "dpo(beta=0.1) + 0.1*sft(reduction='sum')"}, {"eval_dataset": tiny_pairs(8)}),
-        ({"loss": "ipo(beta=0.1)"}, {"peft_config": lora()}),
-        ({"loss": None, "loss_type": ["sigmoid"], "ld_alpha": 0.5}, {}),
+        pytest.param({"loss": "ipo(beta=0.1)"}, {"peft_config": lora()}, marks=pytest.mark.slow),
+        pytest.param({"loss": None, "loss_type": ["sigmoid"], "ld_alpha": 0.5}, {}, marks=pytest.mark.slow),
     ],
     ids=["full", "lora", "ld_alpha"],
 )
@@ -102,6 +102,7 @@ def test_the_reference_is_neither_loaded_nor_run_again(checkpoint, tmp_path, cou
     assert counts == {"forwards": 3}
 
 
+@pytest.mark.slow
 def test_nothing_but_new_texts_is_computed_again(checkpoint, tmp_path):
     pairs = tiny_pairs(12)
     assert cached(tmp_path, checkpoint, {"train_dataset": pairs}).reference_cache.computed == 12
@@ -142,6 +143,7 @@ def test_other_weights_precision_or_truncation_are_computed(checkpoint, other_ch
     assert cached(tmp_path, wider, {"processing_class": tiny_tokenizer()}).reference_cache.computed == 24
 
 
+@pytest.mark.slow
 def test_one_reference_has_one_key_however_it_is_held(checkpoint, tmp_path, folder):
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     assert cached(tmp_path, checkpoint).reference_cache.computed == 24
@@ -156,7 +158,7 @@ def test_one_reference_has_one_key_however_it_is_held(checkpoint, tmp_path, fold
     assert len(stores_in(folder)) == 1
 
 
-@pytest.mark.parametrize("policy", ["full", "lora"])
+@pytest.mark.parametrize("policy", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_a_soup_is_cached_and_let_go(policy, checkpoint, other_checkpoint, tmp_path):
     reference = f"soup({checkpoint!r}, {other_checkpoint!r}, weights=[0.25, 0.75])"
     trainer = {"reference": reference} | ({"peft_config": lora()} if policy == "lora" else {})
@@ -185,6 +187,7 @@ def test_an_adapter_that_is_trained_further_has_its_own_key(checkpoint, tmp_path
     assert further("on").reference_cache.computed == 0
 
 
+@pytest.mark.slow
 def test_texts_that_are_not_in_the_cache_bring_the_reference_back(checkpoint, tmp_path):
     unseen = tiny_pairs(30).select(range(24, 30))
     mine, plain = (
@@ -216,6 +219,7 @@ def test_a_stream_is_cached_as_it_is_met(checkpoint, tmp_path, counts):
     assert largest_difference(runs["second"], runs["plain"]) < ROUNDING
 
 
+@pytest.mark.slow
 def test_a_resumed_run_holds_the_cached_reference_against_the_saved_one(checkpoint, other_checkpoint, tmp_path):
     from prefalign._errors import CheckpointError
 
@@ -252,6 +256,7 @@ def test_auto_says_what_it_decides(options, why, checkpoint, tmp_path, capsys, c
         assert "Reference cache" not in said
 
 
+@pytest.mark.slow
 def test_auto_uses_what_an_earlier_run_has_left(checkpoint, other_checkpoint, tmp_path, counts):
     cached(tmp_path, checkpoint, {"train_dataset": tiny_pairs(20)})
     counts.clear()
@@ -308,6 +313,11 @@ def test_what_was_asked_for_and_cannot_be_is_an_error(options, message, checkpoi
 def test_a_choice_that_is_none_is_refused(choice):
     with pytest.raises(ConfigError, match="reference_cache"):
         PrefConfig("run", reference_cache=choice, use_cpu=True)
+
+
+def test_yamls_truth_values_are_words():
+    choices = [PrefConfig("run", reference_cache=value, use_cpu=True).reference_cache for value in (True, False)]
+    assert choices == ["on", "off"]
 
 
 def test_a_folder_may_be_named(checkpoint, tmp_path, folder):

@@ -125,7 +125,11 @@ def test_a_read_only_cache_is_read(checkpoint, tmp_path, folder, monkeypatch, ca
     assert "Reference cache: off, 6 pairs are missing" in caplog.text
 
 
-@pytest.mark.parametrize("options", [{"shared_prefix": True}, {"tokens_per_batch": 128}], ids=["shared", "tokens"])
+@pytest.mark.parametrize(
+    "options",
+    [{"shared_prefix": True}, pytest.param({"tokens_per_batch": 128}, marks=pytest.mark.slow)],
+    ids=["shared", "tokens"],
+)
 def test_the_cache_goes_with_other_ways_to_save_time(options, checkpoint, tmp_path):
     runs = []
     for cache in ("off", "on"):
