@@ -32,7 +32,7 @@ from ._shared_prefix import install_all
 from ._statistics import Statistics, pair_statistics
 from ._watch import Watch, divergence, kl_metric, term_metrics
 from ._weights import read_weights
-from ._winners import generates, prepare_generation, takes_winners
+from ._winners import evaluated, generates, prepare_generation, takes_winners
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]
@@ -114,7 +114,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
         baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, model, policy, data.train)
-        self.data_reports, self.noise_rate, self._splits = data.reports, data.noise_rate, data.splits
+        self.data_reports, self.noise_rate, self.splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
@@ -252,6 +252,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         with _whole.disk_errors(self.args.output_dir), _whole.resume_errors(self._run.resume_from):
             return super().train(self._run.resume_from, *args, **options)
 
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **options: Any) -> dict[str, float]:
+        """Evaluate, as `DPOTrainer` does; `eval_dataset` may be new winners alone where the training data were."""
+        return super().evaluate(evaluated(self, eval_dataset), *args, **options)  # type: ignore[no-any-return]
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, as transformers' trainer does.
 
@@ -338,7 +342,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self, pairs: PairLogps, values: list[Tensor], inputs: dict[str, Any], numbers: Tensor | None
     ) -> Exception:
         rows = [
-            describe_row(place, inputs, numbers, self._splits, self.processing_class)
+            describe_row(place, inputs, numbers, self.splits, self.processing_class)
             for place in bad_rows(pairs, values)
         ]
         return stop(f"The loss is not finite at step {self.state.global_step}.", rows, self.args.output_dir)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
 from .._errors import ConfigError
+from ..data import check_pairs, drop_bad
 from ..losses import SFT, Loss, SePPO
 from ..references import Policy
+from . import _trl
 from ._generation import Generator, Sampling, given_options, read_sampling
+from ._guard import SPLIT
+
+if TYPE_CHECKING:
+    from ._trainer import PrefTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +56,40 @@ def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
     if winner != "chosen":
         dataset = dataset.rename_column(winner, "chosen")
     return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
+
+
+def evaluated(trainer: PrefTrainer, dataset: Any) -> Any:
+    """What `evaluate` is given: rows of winners alone become pairs, whose losers are generated; all else stays.
+
+    Args:
+        trainer: The trainer.
+        dataset: A data set, a dict of them, a name, or None.
+
+    Raises:
+        DataError: The loss needs both completions, or no row can be scored.
+    """
+    if isinstance(dataset, Mapping):
+        return {name: evaluated(trainer, each) for name, each in dataset.items()}
+    columns = set(getattr(dataset, "column_names", None) or ())
+    alone = "prompt" in columns and columns & {"chosen", "completion"} and not columns & {"rejected", "prompt_ids"}
+    if not alone or not hasattr(dataset, "__len__"):
+        return dataset
+    loss, play, args = trainer.objective.loss, trainer.self_play, trainer.args
+    takes = not generates(loss) if play is None else True
+    report = check_pairs(
+        dataset,
+        trainer.processing_class,
+        max_length=args.max_length,
+        truncation_mode=args.truncation_mode,
+        winners_only=None if takes and takes_winners(loss) else False,
+    )
+    report.raise_if_unusable()
+    split = len(trainer.splits)
+    trainer.splits += ("evaluation",)
+    if play is not None:
+        play.splits |= {split}
+    numbered = _trl.number_rows(dataset, split * SPLIT)
+    return as_pairs(drop_bad(numbered, report, getattr(args, "on_bad_pairs", "drop")), numbered.column_names)
 
 
 def prepare_generation(

@@ -292,6 +292,22 @@ def test_held_out_winners_are_scored_and_samples_are_kept(checkpoint, tmp_path):
     assert lines[0].keys() == {"step", "reference_step", "prompt", "chosen", "generated"}
 
 
+def test_new_winners_are_evaluated_too(checkpoint, tmp_path):
+    """As if they had been given when the trainer was made: the same samples, so the same numbers."""
+    trainer, spy = run(tmp_path, checkpoint, trainer={"eval_dataset": winners(6)}, max_steps=2)
+    trainer.train()
+    known = trainer.evaluate()
+    new = trainer.evaluate(winners(6).rename_column("chosen", "completion"))
+    assert new["eval_logps/chosen"] == known["eval_logps/chosen"]
+    assert [rows for _, _, rows, _ in spy.calls[-4:]] == [4, 2, 4, 2]
+    both = trainer.evaluate({"a": winners(4), "b": tiny_pairs(4)})
+    assert {"eval_a_loss", "eval_b_loss"} <= both.keys()
+    assert spy.calls[-1][2] == 4  # pairs have their losers
+    pairs = ours(tmp_path / "pairs", checkpoint, loss="dpo(beta=0.1)")
+    with pytest.raises(DataError, match="rejected"):
+        pairs.evaluate(winners(4))
+
+
 def test_a_stream_of_winners_is_trained_on(checkpoint, tmp_path):
     stream = winners().rename_column("chosen", "completion").to_iterable_dataset()
     trainer, spy = run(tmp_path, checkpoint, trainer={"train_dataset": stream}, max_steps=3)
