@@ -97,11 +97,15 @@ class ReferenceWeights:
     def computing(self) -> nn.Module:
         """The module that computes as the reference, before training, for `compute_ref_log_probs`."""
         trainer = self.trainer
-        if self.plan.stands_alone and trainer.reference.is_start and not self.sharded:
-            return trainer.model  # type: ignore[no-any-return]
-        self.hold()
-        model: nn.Module = trainer.model if trainer.ref_model is None else trainer.ref_model
-        return model
+        if not (self.plan.stands_alone and trainer.reference.is_start and not self.sharded):
+            self.hold()
+        if trainer.ref_model is not None:
+            return trainer.ref_model  # type: ignore[no-any-return]
+        policy: nn.Module = trainer.model
+        device = trainer.accelerator.device
+        if not hasattr(policy, "hf_device_map") and next(policy.parameters()).device.type != device.type:
+            policy.to(device)  # transformers leaves it where it is until training, with `bf16_full_eval`
+        return policy
 
     def hold(self) -> None:
         """Have the trainer hold the weights, so that the reference can compute at any time.
