@@ -39,7 +39,7 @@ def config(tmp_path, checkpoint, pairs):
 
 def test_a_config_file_trains_as_the_trainer_does(config, checkpoint, tmp_path, capsys):
     # YAML takes 1e-2, which has no point, for text.
-    assert main(["train", "--config", config(learning_rate="1e-2"), "--max_steps", "2"]) == 0
+    assert main(["train", "--config", config(learning_rate="1e-2", shared_prefix=False), "--max_steps", "2"]) == 0
     out = capsys.readouterr().out
     assert f"Model:   {tmp_path / 'run'}" in out
     assert f"prefalign report {tmp_path / 'run'}" in out
