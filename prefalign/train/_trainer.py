@@ -249,6 +249,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             TrainingError: A loss or the weights are not finite, or the disk takes no more.
         """
         self._run.resume_from = _whole.find_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if self._run.resume_from is not None:
+            self.args.eval_on_start = False  # this run has started before: a second time is no point of its curve
         with _whole.disk_errors(self.args.output_dir), _whole.resume_errors(self._run.resume_from):
             return super().train(self._run.resume_from, *args, **options)
 

@@ -90,6 +90,15 @@ def test_a_run_is_resumed(config, tmp_path):
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+def test_a_resumed_run_has_no_second_start(config, pairs, tmp_path):
+    evaluating = {"eval_dataset_name": pairs, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 2}
+    options = {**evaluating, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    assert main(["train", "--config", config(**options)]) == 0
+    assert main(["train", "--config", config(**options, resume_from_checkpoint=f"{tmp_path}/run/checkpoint-2")]) == 0
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [0, 2, 4]
+
+
 def test_another_file_is_evaluated_on(config, tmp_path):
     tiny_pairs(4).to_json(tmp_path / "held_out.jsonl")
     options = {"eval_strategy": "steps", "eval_steps": 3, "eval_dataset_name": str(tmp_path / "held_out.jsonl")}
