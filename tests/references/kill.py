@@ -85,7 +85,7 @@ def kill_trainings(folder: Path, moments: int, options: dict[str, Any], winners:
 
     def train(name: str) -> None:
         torch.set_num_threads(1)
-        saving = {"max_steps": 9, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1}
+        saving = {"max_steps": 12, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1}
         trainer = ours(folder / name, str(folder / "a"), data, **saving, **options)
         scores = trainer.reference.logps
 
@@ -117,7 +117,8 @@ def kill_trainings(folder: Path, moments: int, options: dict[str, Any], winners:
         found.append({"done": done, "last": last_whole_checkpoint(str(run))})
         if done:
             break
-    assert in_a_child(lambda: train("killed"))
+    if not found[-1]["done"]:
+        assert in_a_child(lambda: train("killed"))
     return found
 
 

@@ -22,7 +22,7 @@ MB = 1 << 20
 def python(*words: str) -> str:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=900
     )
     assert run.returncode == 0, run.stderr[-4000:]
     return run.stdout
@@ -88,12 +88,13 @@ def test_a_run_survives_being_killed(tmp_path, capsys, kind):
     end, whole = (load_file(tmp_path / name / "end" / "model.safetensors") for name in ("killed", "whole"))
     assert all((end[name] == value).all() for name, value in whole.items())
     once, again = (batches(tmp_path / name / "batches.jsonl") for name in ("whole", "killed"))
-    assert [len(seen) for seen in once.values()] == [1] * 9  # the run that was not killed scores each batch once
-    assert {step: seen[-1:] for step, seen in again.items()} == once
+    assert [len(seen) for seen in once.values()] == [1] * 12  # the run that was not killed scores each batch once
+    # transformers resumes a run that is killed after its last checkpoint for one more step, at a learning rate of 0.
+    assert {step: again[step][-1:] for step in once} == once
     assert all(batch == seen[0] for seen in again.values() for batch in seen)  # nor does a repeated step differ
     if kind == "average":
         state = "prefalign_reference.safetensors"
-        mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-9" / state) for name in ("killed", "whole"))
+        mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-12" / state) for name in ("killed", "whole"))
         assert mine.keys() == theirs.keys()
         assert all((mine[name] == value).all() for name, value in theirs.items())
     with capsys.disabled():
