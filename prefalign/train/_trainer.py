@@ -212,6 +212,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             raise self._not_finite(pairs, values, inputs, numbers)
         return (loss, outputs) if return_outputs else loss
 
+    def _run_epoch(self, *args: Any, **options: Any) -> Any:
+        # Without this a run that is resumed from its last checkpoint takes one more step before transformers looks.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return None
+        return super()._run_epoch(*args, **options)
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """The forward and backward pass of a batch; with `tokens_per_batch` a step's last batch runs them all."""
         if self.token_batches is None:

@@ -124,6 +124,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case, checkpoint, tmp_path):
     assert all(torch.equal(after[name], value) for name, value in weights(whole).items())
 
 
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 1}])
+def test_a_run_that_was_finished_takes_no_step_when_resumed(length, checkpoint, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant", **length}
+    whole = ours(tmp_path, checkpoint, **options)
+    whole.train()
+    resumed = ours(tmp_path, checkpoint, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    after = weights(resumed)
+    assert all(torch.equal(after[name], value) for name, value in weights(whole).items())
+
+
 def test_resuming_needs_the_same_reference(checkpoint, other_checkpoint, tmp_path):
     saving = {"loss": "dpo(beta=0.1)", "save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     ours(tmp_path, checkpoint, **saving).train()
