@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+from trl.trainer import utils
 
 from prefalign.train import _head
 from prefalign.train._head import KeptLogits, fits
@@ -112,3 +115,12 @@ def test_logits_are_kept_where_a_quarter_of_the_free_memory_holds_them(monkeypat
     assert not fits(10, 26, torch.float32, cpu)
     assert fits(20, 25, torch.bfloat16, cpu)
     assert not fits(1, 1, torch.float32, torch.device("cuda"))
+
+
+def test_trls_head_is_called_as_this_one_is():
+    """TRL's forward looks its function up by this name, and passes these arguments by position."""
+    theirs = list(inspect.signature(ChunkedLogProbFunction.forward).parameters)
+    assert utils._ChunkedLogProbFunction is ChunkedLogProbFunction
+    assert [name.replace("final_logit_softcapping", "softcap") for name in theirs] == list(
+        inspect.signature(KeptLogits.forward).parameters
+    )
