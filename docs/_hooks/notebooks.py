@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -46,9 +47,10 @@ def execute(path: Path) -> Any:
     from nbclient import NotebookClient
 
     book = nbformat.read(path, as_version=4)
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # whatever is set outside
     with tempfile.TemporaryDirectory() as folder:
         where = {"metadata": {"path": folder}}
-        return NotebookClient(book, timeout=LIMIT, kernel_name="python3", resources=where).execute()
+        return NotebookClient(book, timeout=LIMIT, kernel_name="python3", resources=where).execute(env=environment)
 
 
 def _cells(book: Any, name: str, pictures: dict[str, bytes]) -> Iterator[str]:
