@@ -99,7 +99,7 @@ def _agreeing(
     """The ways to make a batch's number out of the pairs' that give the code's value and gradient."""
     ours = rule_values(reading, q)
     one: list[tuple[str, ...]] = [("pairs",)] if theirs.ndim == 1 else [("mean",), ("sum",)]
-    several = list(itertools.product(("mean", "sum", "token mean"), repeat=len(ours))) if len(ours) <= 3 else []
+    several = list(itertools.product(("mean", "sum", "token mean"), repeat=len(ours))) if len(ours) <= 5 else []
     agreeing = []
     for way in [*one, *several] if ways is None else ways:
         # One value per pair that is not the rules' own may still have their mean over the batch.

@@ -87,3 +87,14 @@ def test_the_examples_in_the_docstrings_are_true():
             assert not result.failed, test.name
             tried += result.attempted
     assert tried >= 12
+
+
+def test_a_token_mean_beside_three_rules_of_pair_means_is_read():
+    def loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_len, beta=0.1):
+        up, down = chosen_logps - ref_chosen_logps, rejected_logps - ref_rejected_logps
+        pairs = F.relu(1 - beta * (up - down)) - F.logsigmoid(beta * up) - F.logsigmoid(-beta * down)
+        return pairs.mean() - 0.3 * chosen_logps.sum() / chosen_len.sum()
+
+    found = derive(loss)
+    assert len(found.rules) == 4
+    assert sorted(found.batch) == ["mean", "mean", "mean", "token mean"]
