@@ -45,6 +45,7 @@ def make_trainer(model: Any, tokenizer: Any, loss: Loss, noisy: Dataset, setting
         lr_scheduler_type="linear",
         warmup_steps=min(5, settings.steps - 1),
         max_length=128,
+        shared_prefix=False,  # the numbers that the documentation shows were made so, and are to come again
         logging_steps=1,
         save_steps=10,
         save_total_limit=1,
