@@ -71,12 +71,13 @@ def train(arm: str, seed: int, options: argparse.Namespace, splits: list[list], 
 def draw(runs: dict[str, list[dict]], file: Path) -> None:
     """The curves with their spread over seeds, and the flip rates."""
     left, right = (figure := Figure(figsize=(11, 4), layout="constrained")).subplots(1, 2)
-    for arm, seeds in runs.items():
+    for number, (arm, seeds) in enumerate(runs.items()):
+        look = {"color": f"C{number}"}  # the same in both panels
         for axes, key in ((left, "curve"), (right, "flips")):
             if steps := list(map(int, seeds[0][key])):
                 values = list(zip(*(seed[key].values() for seed in seeds), strict=True))
-                axes.plot(steps, list(map(mean, values)), label=arm)
-                axes.fill_between(steps, list(map(min, values)), list(map(max, values)), alpha=0.15)
+                axes.plot(steps, list(map(mean, values)), label=arm, **look)
+                axes.fill_between(steps, list(map(min, values)), list(map(max, values)), alpha=0.15, **look)
     left.set(xlabel="optimizer step", ylabel="log-probability of held-out winners (nats, sum)")
     right.set(xlabel="optimizer step", ylabel="flip rate", ylim=(0, 1))
     left.legend(title="flipper, snapshot")
