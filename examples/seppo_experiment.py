@@ -1,6 +1,6 @@
 """SePPO's ablation: SFT, and winners against the policy's own past, with each flipper and each choice of the past.
 
-Run `python examples/seppo_experiment.py` (40 minutes of one core; when run again it leaves out what is there).
+Run `python examples/seppo_experiment.py` (under an hour of one core; when run again it leaves out what is there).
 """
 
 import argparse
