@@ -1,4 +1,4 @@
-"""Run as a script: kills soups, or trainings, with SIGKILL at random moments, and says what was left each time."""
+"""Run as a script: stops soups and trainings by signals at random moments, and says what was left each time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ import torch
 from prefalign.references import soup
 from prefalign.references._ingredients import find_ingredients
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
-def in_a_child(work: Callable[[], object], kill_when: Callable[[], bool] | None = None) -> bool:
-    """Run `work` in a forked process, killed as soon as `kill_when()`: whether it ended well."""
+
+def in_a_child(
+    work: Callable[[], object], kill_when: Callable[[], bool] | None = None, by: int = signal.SIGKILL
+) -> bool:
+    """Run `work` in a forked process, stopped by a signal as soon as `kill_when()`: whether it ended well."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
         code = 1
         try:
             work()
@@ -33,14 +38,14 @@ def in_a_child(work: Callable[[], object], kill_when: Callable[[], bool] | None 
         if ended:
             return status == 0
         if kill_when():
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, by)
             break
         time.sleep(0.0005)
     return os.waitpid(child, 0)[1] == 0
 
 
 def kill_soups(folder: Path, moments: int) -> list[dict[str, object]]:
-    """Kill `moments` soups of folder/a and folder/b; what is at the target and beside it after each."""
+    """Stop `moments` soups of folder/a and folder/b; what is at the target and beside it after each."""
     ingredients, soups = [folder / "a", folder / "b"], folder / "soups"
     assert in_a_child(lambda: soup(ingredients, out=soups / "whole", progress=False))
     total = (soups / "whole" / "model.safetensors").stat().st_size
@@ -56,7 +61,7 @@ def kill_soups(folder: Path, moments: int) -> list[dict[str, object]]:
             # Past the whole size: the files are written, and are brought to the disk, or moved.
             return any(file.exists() and file.stat().st_size >= min(reached, total) for file in files)
 
-        in_a_child(lambda out=out: soup(ingredients, out=out, progress=False), far_enough)
+        in_a_child(lambda out=out: soup(ingredients, out=out, progress=False), far_enough, SIGNALS[number % 3])
         rest = beside()
         found.append({"there": out.exists(), "partial": len(rest), "loadable": sum(map(_is_loadable, rest))})
         if not out.exists():

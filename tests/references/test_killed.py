@@ -17,6 +17,7 @@ from tests.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
+SOUPS = os.environ.get("PREFALIGN_FAULTS", "12")  # by SIGKILL, SIGTERM and SIGINT in turn
 
 
 def python(*words: str) -> str:
@@ -65,16 +66,16 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
 def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path, capsys):
     for name in "ab":
         sparse_model(tmp_path / name, 12, 4 * MB)
-    left = json.loads(python("-m", "tests.references.kill", "soups", str(tmp_path), "0", "10"))
+    left = json.loads(python("-m", "tests.references.kill", "soups", str(tmp_path), "0", SOUPS))
     soups = tmp_path / "soups"
     with capsys.disabled():
         stopped = sum(not kill["there"] for kill in left)
-        print(f"\n{len(left)} kills of a soup: {stopped} before it was there, {len(left) - stopped} after")
+        print(f"\n{len(left)} stops of a soup: {stopped} before it was there, {len(left) - stopped} after")
     assert sum(not kill["there"] for kill in left) >= 3, left  # else the kills came too late to show anything
     assert all(kill["loadable"] == 0 for kill in left), left
     whole = weights_fingerprint(soups / "whole")
-    assert all(weights_fingerprint(soups / f"soup{number}") == whole for number in range(10))
-    assert all((soups / f"soup{number}" / "config.json").is_file() for number in range(10))
+    assert all(weights_fingerprint(soups / f"soup{number}") == whole for number in range(len(left)))
+    assert all((soups / f"soup{number}" / "config.json").is_file() for number in range(len(left)))
     assert [path for path in soups.iterdir() if path.name.startswith(".")] == []  # the next soup swept up
 
 
@@ -89,8 +90,7 @@ def test_a_run_survives_being_killed(tmp_path, capsys, kind):
     assert all((end[name] == value).all() for name, value in whole.items())
     once, again = (batches(tmp_path / name / "batches.jsonl") for name in ("whole", "killed"))
     assert [len(seen) for seen in once.values()] == [1] * 12  # the run that was not killed scores each batch once
-    # transformers resumes a run that is killed after its last checkpoint for one more step, at a learning rate of 0.
-    assert {step: again[step][-1:] for step in once} == once
+    assert {step: seen[-1:] for step, seen in again.items()} == once  # no step more, though killed after the last one
     assert all(batch == seen[0] for seen in again.values() for batch in seen)  # nor does a repeated step differ
     if kind == "average":
         state = "prefalign_reference.safetensors"
