@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from prefalign.train import PrefTrainer
 from tests.tiny import tiny_pairs
-from tests.train.runs import history, lora, ours, weights
+from tests.train.runs import history, leave, lora, ours, weights
 
 GLOBAL_BATCH = 4
 SIMPO = "simpo(beta=2.0, gamma=1.0)"
@@ -69,7 +69,7 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
         if trainer.is_world_process_zero():
             save_file({k: v.contiguous() for k, v in weights(trainer).items()}, folder / f"{case}.safetensors")
             (folder / f"{case}.json").write_text(json.dumps(history(trainer)))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from prefalign.train import PrefTrainer
 from tests.tiny import tiny_pairs
-from tests.train.runs import history, lora, ours
+from tests.train.runs import history, leave, lora, ours
 
 BOOKS = Dataset.from_dict(
     {"prompt": [f"Book {i}:" for i in range(7)], "completion": [" " + "nice " * (1 + i % 3) for i in range(7)]}
@@ -47,7 +47,7 @@ def main(folder: Path, model: str) -> None:
         assert trainer.accelerator.num_processes == 2
         if trainer.is_world_process_zero():
             (folder / f"{case}.json").write_text(json.dumps(history(trainer)))
-    trainer.accelerator.end_training()
+    leave()
 
 
 if __name__ == "__main__":

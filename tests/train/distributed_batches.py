@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from prefalign.train import PrefTrainer, _batches
 from tests.tiny import tiny_pairs
 from tests.train.fsdp import FSDP2, pass_for_gpus, whole
-from tests.train.runs import history, lora, ours
+from tests.train.runs import history, leave, lora, ours
 
 PAIRS = 16  # of a step, over all processes
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -65,7 +64,7 @@ def main(folder: Path, model: str, sharded: bool) -> None:
         (folder / f"{case}.{rank}.json").write_text(json.dumps({"bins": bins, "history": history(trainer)}))
         if rank == 0:
             save_file(state, folder / f"{case}.safetensors")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

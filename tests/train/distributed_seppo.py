@@ -13,7 +13,7 @@ import torch
 from prefalign.train import PrefTrainer
 from tests.tiny import tiny_pairs
 from tests.train.fsdp import FSDP2, pass_for_gpus, whole
-from tests.train.runs import history, lora, ours
+from tests.train.runs import history, leave, lora, ours
 
 CASES: dict[str, dict[str, Any]] = {"full": {}, "lora": {"peft_config": lora()}}
 
@@ -59,7 +59,7 @@ def main(folder: Path, model: str, sharded: bool) -> None:
         seen = {"batches": batches, "resumed": again, "same": same, "history": history(first)}
         rank = first.accelerator.process_index
         (folder / f"{case}-{rank}.json").write_text(json.dumps(seen))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

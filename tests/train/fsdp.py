@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from prefalign.train import PrefTrainer
 from tests.tiny import tiny_pairs
-from tests.train.runs import history, lora, ours
+from tests.train.runs import history, leave, lora, ours
 
 GLOBAL_BATCH = 4
 FSDP2 = {
@@ -112,7 +112,7 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
             save_file(weights, folder / f"{case}.safetensors")
             (folder / f"{case}.json").write_text(json.dumps(history(trainer)))
             print("done:", case, flush=True)
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

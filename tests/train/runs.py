@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from peft import LoraConfig
@@ -70,3 +72,12 @@ def largest_difference(mine: DPOTrainer, trl: DPOTrainer) -> float:
     for name, value in trl_weights.items():
         worst = max(worst, (my_weights[name] - value).abs().max().item())
     return worst
+
+
+def leave() -> NoReturn:
+    """End one of several processes: torch's threads now and then abort an interpreter that ends in the usual way."""
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
