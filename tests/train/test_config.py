@@ -198,3 +198,9 @@ def test_a_device_with_bfloat16_gets_trls_defaults(monkeypatch):
 
 def test_no_gpu_is_no_error_without_use_cpu():
     assert PrefConfig("unused").bf16 is False
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without an accelerator")
+def test_bfloat16_can_be_asked_for_without_a_gpu():
+    args = PrefConfig("unused", bf16=True)
+    assert (args.bf16, args.use_cpu) == (True, True)
