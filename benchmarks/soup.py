@@ -1,15 +1,17 @@
 """Time and memory of the average of two models: `prefalign soup`, a plain copy on the same disk, and mergekit's linear.
 
-Run: python benchmarks/soup.py [--size 1.1] [--dtype bfloat16] [--rounds 5] [--folder .] [--mergekit MERGEKIT-YAML]
+Run: python benchmarks/soup.py [--size 1.1] [--dtype bfloat16] [--rounds 5] [--folder .] [--cold] [--mergekit FILE]
 
 The models are random Llamas of `--size` GB each, made in `--folder` and removed afterwards. Rounds are interleaved and
 medians printed. Every time ends when the bytes are on the disk (fsync; for mergekit, which does not, `sync` follows).
 "speed" is bytes read plus bytes written a second: a copy of one model reads it and writes it, an average of two reads
-two and writes one. For each of them the models are in the system's cache, as far as it holds them. `prefalign (call)`
-is the call of `soup` alone, as a copy has no imports either; the rows `(process)` are whole processes. "processor" is
-user and system time, which other programs on the machine disturb less than they disturb the clock. Peak memory is the
-process's resident set, pages of memory mapped files included. mergekit belongs into an environment of its own:
-`pip install mergekit` there.
+two and writes one. All start alike: with the models in the system's cache, as far as it holds them, or with `--cold`
+after they were dropped from it (which is advice to the system: see whether the copy became slower). The copy is
+Python's `shutil.copyfile`, for which Linux moves the bytes within the kernel. `prefalign (call)` is the call of `soup`
+alone, as a copy has no imports either; the rows `(process)` are whole processes. "processor" is user and system time,
+which other programs on the machine disturb less than they disturb the clock. Peak memory is the process's resident set,
+pages of memory mapped files included. `--mergekit` takes the path of `mergekit-yaml`, from an environment of its own
+(`pip install mergekit` there).
 """
 
 from __future__ import annotations
@@ -80,6 +82,14 @@ def make_model(folder: Path, layers: int, dtype: str, seed: int) -> int:
     return position
 
 
+def drop(files: list[Path]) -> None:
+    """Ask the system to forget what it holds of files; nothing of theirs may wait to be written."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds by the clock, and of the processor."""
     start, busy = time.perf_counter(), time.process_time()
@@ -90,13 +100,15 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def run(*words: str) -> tuple[float, float, int, str]:
     """A process: its seconds by the clock and of the processor, its peak memory in bytes, its output."""
     start = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise SystemExit(f"{words[0]} failed with status {status}")
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        if status:
+            errors.seek(0)
+            raise SystemExit(f"{words[0]} failed with status {status}:\n{errors.read()[-2000:]}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output
 
 
@@ -121,10 +133,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(BYTES), default="bfloat16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=".")
+    parser.add_argument("--cold", action="store_true", help="read the models from the disk, not from the cache")
     parser.add_argument("--mergekit", help="path of mergekit-yaml")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="soup-benchmark-") as name:
-        folder = Path(name)
+        folder = Path(name).absolute()  # mergekit takes other names for Hub ids
         per_layer = sum(int(np.prod(s)) for n, s in shapes(1).items() if ".0." in n) * BYTES[args.dtype][0]
         rest = VOCABULARY * HIDDEN * BYTES[args.dtype][0]
         layers = max(1, round((args.size * 1e9 - rest) / per_layer))
@@ -136,11 +149,14 @@ def main() -> None:
         recipe.write_text(f"merge_method: linear\nmodels:\n{entries}dtype: {args.dtype}\n")
         seconds: dict[str, list[tuple[float, float]]] = {}
         peaks: dict[str, int] = {}
+        sources = [folder / part / "model.safetensors" for part in "ab"] if args.cold else []
         for _ in range(args.rounds):
             os.sync()
+            drop(sources)
             source, target, out = folder / "a" / "model.safetensors", folder / "copy", str(folder / "out")
             seconds.setdefault("copy", []).append(timed(lambda s=source, t=target: copy(s, t)))
             target.unlink()
+            drop(sources)
             took, busy, peak, output = run(sys.executable, "-c", CALL, *models, out)
             call, call_busy = map(float, output.split())
             seconds.setdefault("prefalign (call)", []).append((call, call_busy))
@@ -148,11 +164,13 @@ def main() -> None:
             peaks["prefalign (process)"] = max(peak, peaks.get("prefalign (process)", 0))
             shutil.rmtree(out)
             if args.mergekit:
-                took, busy, peak, _ = run(args.mergekit, str(recipe), out)
+                drop(sources)
+                took, busy, peak, _ = run(args.mergekit, str(recipe), out, "--no-copy-tokenizer")
                 seconds.setdefault("mergekit (process)", []).append((took + timed(os.sync)[0], busy))
                 peaks["mergekit (process)"] = max(peak, peaks.get("mergekit (process)", 0))
                 shutil.rmtree(out)
-        print(f"two {args.dtype} models of {total / 1e9:.2f} GB, {args.rounds} rounds, {os.cpu_count()} cores")
+        start = "cold" if args.cold else "warm"
+        print(f"two {args.dtype} models of {total / 1e9:.2f} GB, {start}, {args.rounds} rounds, {os.cpu_count()} cores")
         speed = {}
         for row, values in seconds.items():
             clock = statistics.median(value[0] for value in values)

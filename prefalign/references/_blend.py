@@ -32,10 +32,8 @@ from ._shards import AVERAGED, DTYPES, Entry, Weights, bar
 # Of each ingredient, tensor by tensor.
 Coefficients: TypeAlias = Callable[[str], Sequence[float]]
 _WORKERS = min(4, os.cpu_count() or 1)
-# Elements that are added at once: their float64 sum stays in a core's own cache, and PyTorch does not divide so few
-# among threads, whose waiting for each other costs more than the sum where other programs use the cores.
-_BLOCK = 7 << 12
-_CHUNK = 4 * _BLOCK  # elements that are read and written at once
+_BLOCK = 1 << 15  # elements that are added in float64 at once: the sum stays in a core's own cache
+_CHUNK = 8 * _BLOCK  # elements that are read and written at once
 _SHARE = 8 * _CHUNK  # elements that a worker is given at once
 # Stored floats that are constants or running statistics, not weights.
 _BUFFERS = re.compile(
@@ -130,18 +128,32 @@ def _write_all(sums: Iterable[Sum], writer: ShardWriter) -> Iterator[int]:
             writer.write_at(start + (chunk.first - share.first) * data.element_size(), _bytes(data))
         return (share.last - share.first) * DTYPES[share.made.out[1]].itemsize
 
-    position, waiting = 0, deque[Future[int]]()
-    with ThreadPoolExecutor(_WORKERS, "soup") as workers:
+    position, reached, waiting = 0, 0, deque[Future[int]]()
+
+    def finished() -> int:
+        nonlocal reached
+        size = waiting.popleft().result()
+        reached += size
+        writer.send_until(reached)
+        return size
+
+    # The workers are the threads: PyTorch's own, which it would divide each sum among, would wait for each other.
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(_WORKERS, "soup", torch.set_num_threads, (1,)) as workers:
         try:
             for share in (share for made in sums for share in _chunks(made, _SHARE)):
+                count = share.last - share.first
+                for _, weights, entry in share.made.stored:
+                    weights.expect(entry, share.first * entry.itemsize, count * entry.itemsize)
                 waiting.append(workers.submit(work, share, position))
-                position += (share.last - share.first) * DTYPES[share.made.out[1]].itemsize
+                position += count * DTYPES[share.made.out[1]].itemsize
                 if len(waiting) > 2 * _WORKERS:
-                    yield waiting.popleft().result()
+                    yield finished()
             while waiting:
-                yield waiting.popleft().result()
+                yield finished()
         finally:
             workers.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 
 class _Buffers:
@@ -204,18 +216,16 @@ def _add(chunk: _Chunk, data: Sequence[torch.Tensor], buffers: _Buffers) -> torc
         return data[0]
     count = chunk.last - chunk.first
     result = buffers.take("result", count, DTYPES[made.out[1]])
-    mean = _is_mean_of_two(made)
+    if _is_mean_of_two(made) and _mean_of_two(data[0], data[1], result):
+        return result
     step = count if chunk.products else _BLOCK
     for start in range(0, count, step):
         stop = min(start + step, count)
-        blocks, into = [tensor[start:stop] for tensor in data], result[start:stop]
-        if mean and _mean_of_two(blocks[0], blocks[1], into):
-            continue
-        total = _add_block(chunk, blocks, buffers)
+        total = _add_block(chunk, [tensor[start:stop] for tensor in data], buffers)
         # A sum is NaN where any of its terms is, and costs a tenth of looking at each.
         if not math.isfinite(total.sum().item()) and bool(total.isnan().any()):
             raise CheckpointError(f"Tensor `{made.out[0]}` is not a number (NaN) in some place of the ingredients.")
-        into.copy_(total)
+        result[start:stop].copy_(total)
     return result
 
 
@@ -227,7 +237,7 @@ def _is_mean_of_two(made: Sum) -> bool:
 
 
 def _mean_of_two(one: torch.Tensor, two: torch.Tensor, into: torch.Tensor) -> bool:
-    """Write the mean of two blocks of one type, computed in float32; False where a number is too large for that.
+    """Write the mean of two tensors of one type, computed in float32; False where a number is too large for that.
 
     In float32 a + b is rounded once, and halving is exact. The 16-bit types go through `lerp`, b - (b - a) / 2, one
     pass that computes in float32: b - a is exact where the two are within 2^12 of each other, thus wherever they may

@@ -14,6 +14,7 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeAlias
@@ -123,6 +124,12 @@ class Weights:
     def read_into(self, entry: Entry, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `entry` from byte `offset` on."""
         fill(self._file(entry.file), entry.start + offset, buffer, entry.file)
+
+    def expect(self, entry: Entry, offset: int, size: int) -> None:
+        """Let the system fetch bytes of `entry` that will soon be asked for; this does not wait for them."""
+        with suppress(AttributeError, OSError):  # advice may be unknown here, or refused; nothing depends on it
+            descriptor = self._file(entry.file).fileno()
+            os.posix_fadvise(descriptor, entry.start + offset, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, entry: Entry) -> torch.Tensor:
         """The whole tensor."""

@@ -216,6 +216,22 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_pytorch_keeps_its_threads(tmp_path):
+    before = torch.get_num_threads()
+    first, second = random_tensors(0), random_tensors(1)
+    folders = [save_tensors(tmp_path / name, model) for name, model in (("a", first), ("b", second))]
+    try:
+        torch.set_num_threads(3)
+        soup(folders, out=tmp_path / "soup")
+        assert torch.get_num_threads() == 3
+        bad = save_tensors(tmp_path / "bad", {**first, "norm.weight": torch.tensor(torch.nan)})
+        with pytest.raises(CheckpointError):
+            soup([*folders, bad], out=tmp_path / "other")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
