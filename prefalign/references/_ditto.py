@@ -1,10 +1,11 @@
-"""DITTO's comparisons: demonstrations over samples of now and of before, and samples of now over samples of before."""
+"""DITTO's comparisons: demonstrations over samples of now and of before, and later samples over earlier ones."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +20,9 @@ class Ditto(OwnPast):
     """The policy's start scores; its latest and earlier snapshots generate three kinds of pairs (DITTO).
 
     Each row of the data is drawn to be one of these: "expert", its own completion over a sample of the latest snapshot;
-    "replay", its own completion over a sample of an earlier snapshot; "inter-model", a sample of the latest snapshot
-    over one of an earlier snapshot. In the first round there is no earlier snapshot, and all are "expert". Snapshots,
-    memory and disk are those of `PastCheckpoints`; the first snapshot stays.
+    "replay", its own completion over a sample of an earlier snapshot; "inter-model", a sample of any snapshot but the
+    first over one of a snapshot before it. In the first round there is no earlier snapshot, and all are "expert".
+    Snapshots, memory and disk are those of `PastCheckpoints`; the first snapshot stays.
 
     Args:
         keep: How many of the latest snapshots generate, 2 or more.
@@ -37,9 +38,10 @@ class Ditto(OwnPast):
         >>> Ditto(every=10).expression
         'ditto(keep=7, every=10, mix=[0.7, 0.2, 0.1], seed=0)'
 
-    Source: Shaikh et al. 2024, arXiv:2406.00888: demonstrations alone, DPO against the start, and this mix. Departures:
-    all prompts are sampled once for each use, where there a fixed number of samples of each round is kept; only the
-    last `keep` snapshots are sampled.
+    Source: Shaikh et al. 2024, arXiv:2406.00888, Algorithm 1 (the ranking D_E >= D_t >= ... >= D_0), and the authors'
+    code for the mix and for what is drawn from where. Departures: every use of a row is sampled anew, where there ten
+    samples of each prompt and round are kept; only the last `keep` snapshots are sampled, where there all are; a batch
+    of the first round is as large as any other, where there it lacks the pairs that cannot be made yet.
     """
 
     keep: int = 7
@@ -87,13 +89,19 @@ class Ditto(OwnPast):
 
     def casts(self, rows: int, seed: int) -> Sequence[tuple[int | None, int]]:
         *earlier, latest = self._store.steps[-self.keep :]
+        if not earlier:
+            return [(None, latest)] * rows
         draw = np.random.default_rng([self.seed, seed])
-        kinds = draw.choice(len(KINDS), size=rows, p=self.mix) if earlier else np.zeros(rows, dtype=int)
-        others = draw.choice(earlier, size=rows) if earlier else kinds
-        return [
-            (latest if KINDS[kind] == "inter-model" else None, latest if KINDS[kind] == "expert" else int(other))
-            for kind, other in zip(kinds, others, strict=True)
-        ]
+        before = [(later, step) for step, later in combinations((*earlier, latest), 2)]
+        made: list[tuple[int | None, int]] = []
+        for kind in draw.choice(len(KINDS), size=rows, p=self.mix):
+            if KINDS[kind] == "expert":
+                made.append((None, latest))
+            elif KINDS[kind] == "replay":
+                made.append((None, earlier[draw.integers(len(earlier))]))
+            else:
+                made.append(before[draw.integers(len(before))])
+        return made
 
     def next_change(self, step: int) -> int | None:
         return (step // self.every + 1) * self.every
