@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="which split, where there are several (default: train)")
     parser.add_argument("--subset", help="which configuration of a data set on the Hub")
     parser.add_argument("--cache", default="runs/noise", metavar="DIR", help="keeps features (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds, where there are any (default: 0)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -92,12 +92,27 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError(f"`--seed` must be >= 0 (got {args.seed}).")
     if args.reviewed and not (args.drop or args.downweight):
         raise DataError("`--reviewed` would have no effect: add `--drop FILE` or `--downweight FILE`.")
-    for name in ("drop", "downweight"):
+    for name in ("out", "drop", "downweight"):
         target = getattr(args, name)
-        if target and Path(target).suffix.lower() not in _SUFFIXES:
+        if name != "out" and target and Path(target).suffix.lower() not in _SUFFIXES:
             raise DataError(f"`--{name}` must end in {' or '.join(_SUFFIXES)} (got {target!r}).")
         if target and Path(target).exists() and Path(args.data).exists() and Path(target).samefile(args.data):
             raise DataError(f"`--{name}` must not be the data itself ({target}). Name another file.")
+    _check_review(args.out)
+
+
+def _check_review(out: str | None) -> None:
+    """A list in which a person has decided is not written over."""
+    from ..diagnose import read_decisions
+
+    if not out or not Path(out).exists():
+        return
+    try:
+        decided = len(read_decisions(out))
+    except DataError:
+        raise DataError(f"`--out` would write over {out}, which is no list of suspects. Name another file.") from None
+    if decided:
+        raise DataError(f"`--out` would write over {out}, which holds decisions ({decided}). Name another file.")
 
 
 def _changed(
@@ -164,13 +179,20 @@ def _print(
     else:
         rate, low, high, source = noise.taken
         print(f"Taken: {rate:.3f} [{low:.3f}, {high:.3f}], from {source}.")
-        print(f"Train with: robust(dpo(beta=0.1), flip_rate={rate:.2g})")
+        print(f"Train on the data as they stand with: robust(dpo(beta=0.1), flip_rate={rate:.2g})")
     if args.out:
         print(f"The {len(suspects)} most suspicious pairs: {args.out}")
     else:
-        print("The most suspicious pairs (--out FILE writes them all):")
+        told = noise.margins.can_tell
+        what = (
+            "The most suspicious pairs"
+            if told
+            else "The pairs that contradict the reward most, how surely is not known"
+        )
+        print(f"{what} (--out FILE writes {len(suspects)}):")
         for suspect in suspects[:5]:
-            print(f"  row {suspect['row']}, suspicion {suspect['suspicion']:.2f}: {suspect['evidence']}")
+            certain = f", suspicion {suspect['suspicion']:.2f}" if told else ""
+            print(f"  row {suspect['row']}{certain}: {suspect['evidence']}")
             for side in ("chosen", "rejected"):
                 print(f"    {side:<9}{str(suspect[side])[:90]!r}")
     for kind, one in written.items():

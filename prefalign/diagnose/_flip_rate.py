@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from .._errors import DataError
-from ._mixture import HIGHEST_RATE, Array, cross_fit, fit_jointly, holder_rate, likelihood, profile_rate, sigmoid
+from ._mixture import (
+    HIGHEST_RATE,
+    Array,
+    copies,
+    cross_fit,
+    fit_jointly,
+    holder_rate,
+    likelihood,
+    profile_rate,
+    sigmoid,
+)
+from ._ridge import leave_out
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # An interval wider than this says little about a rate that must lie in [0, 0.5).
@@ -18,6 +29,7 @@ _TOO_WIDE = 0.3
 _TOO_WIDE_FOR_LINES = 0.12
 _LEAST_PAIRS = 50
 _MOST_COMPONENTS = 200
+# A reward of fewer pairs than this for each of its features is not fitted by maximum likelihood.
 _PAIRS_FOR_ONE = 40
 # With this many pairs for each component, margins of the pairs that were fitted say something as well.
 _PAIRS_TO_TRUST_A_FIT = 100
@@ -66,8 +78,11 @@ class FlipRate:
         return self.holder_low <= self.high and self.low <= self.holder_high
 
     def most_suspicious(self, count: int) -> list[int]:
-        """Indices of the `count` pairs whose labels are most likely flipped, the most suspicious first."""
-        return [int(i) for i in np.argsort(-self.suspicion, kind="stable")[:count]]
+        """Indices of the `count` pairs whose labels are most likely flipped, the most suspicious first.
+
+        In the order of the margins, which is that of the suspicions where the rate is not 0.
+        """
+        return [int(i) for i in np.argsort(self.margins, kind="stable")[:count]]
 
     def __str__(self) -> str:
         lines = [
@@ -99,20 +114,20 @@ def flip_rate(
     *,
     folds: int = 5,
     ridges: Sequence[float] = RIDGES,
-    components: int | None = None,
     seed: int = 0,
 ) -> FlipRate:
     """Estimate the flip rate of preference pairs from features of their completions.
 
-    A linear reward and the rate are fitted together by maximum likelihood on all folds but one, and give margins of
-    the pairs held out; the rate is then read off the held-out margins, whose scale is fitted with it. Held-out margins
-    are needed: a reward that has memorised a flipped pair sees nothing wrong with it.
+    A linear reward gives margins of pairs that it was not fitted to, and the rate is read off these margins, whose
+    scale is fitted with it. Held-out margins are needed: a reward that has memorised a flipped pair sees nothing wrong
+    with it. With one feature for 40 pairs or fewer, the reward and the rate are fitted together by maximum likelihood
+    on all folds but one; with more, as hidden states have, the reward is a ridge regression with each pair left out.
 
     Args:
         differences: (pairs, features), features of chosen minus features of rejected.
-        folds: How many parts, 2 to pairs.
-        ridges: Penalties to choose from by held-out likelihood, > 0; features are scaled to unit variance first.
-        components: Keep this many principal components, >= 1; None: one for 40 pairs, 2 to 200.
+        folds: How many parts, 2 to pairs; unused where each pair is left out.
+        ridges: Penalties of the maximum-likelihood reward to choose from by held-out likelihood, > 0; its features are
+            the principal components, 200 at most, scaled to unit variance.
         seed: Seed of the folds.
 
     Returns:
@@ -130,10 +145,10 @@ def flip_rate(
         raise DataError(f"`folds` must lie between 2 and the number of pairs, {pairs} (got {folds}).")
     if not ridges or any(not ridge > 0 for ridge in ridges):
         raise DataError(f"`ridges` must be positive numbers (got {list(ridges)}).")
-    if components is not None and components < 1:
-        raise DataError(f"`components` must be at least 1 (got {components}).")
-    most = max(2, min(pairs // _PAIRS_FOR_ONE, _MOST_COMPONENTS)) if components is None else components
-    reduced = _principal(differences, most)
+    scaled = differences / np.maximum(np.sqrt((differences**2).mean(axis=0)), 1e-12)
+    if pairs < _PAIRS_FOR_ONE * differences.shape[1]:
+        return from_margins(leave_out(scaled, copies(differences)))
+    reduced = _principal(scaled, _MOST_COMPONENTS)
     raw, ridge = cross_fit(reduced, folds, tuple(ridges), seed)
     found = from_margins(raw)
     if pairs < _PAIRS_TO_TRUST_A_FIT * reduced.shape[1]:
@@ -244,9 +259,8 @@ def _checked(differences: Array) -> Array:
     return values
 
 
-def _principal(differences: Array, components: int) -> Array:
+def _principal(scaled: Array, components: int) -> Array:
     """The leading principal components, unit variance each; differences have no mean to take off."""
-    scaled = differences / np.maximum(np.sqrt((differences**2).mean(axis=0)), 1e-12)
     _, values, axes = np.linalg.svd(scaled, full_matrices=False)
     keep = min(components, int((values > 1e-8 * values[0]).sum()))
     projected = scaled @ axes[:keep].T

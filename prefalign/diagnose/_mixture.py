@@ -171,7 +171,7 @@ def holder_rate(margins: Array, rate: float, power: float = 1.0) -> tuple[float,
 
 def cross_fit(differences: Array, folds: int, ridges: tuple[float, ...], seed: int) -> tuple[Array, float]:
     """Held-out margins (n,) of the ridge whose held-out likelihood is highest, and that ridge."""
-    group = _copies(differences)
+    group = copies(differences)
     # Where there are fewer different pairs than folds, copies cannot be kept together.
     group = group if group.max() + 1 >= folds else np.arange(len(differences))
     fold = (np.random.default_rng(seed).permutation(int(group.max()) + 1) % folds)[group]
@@ -191,7 +191,7 @@ def cross_fit(differences: Array, folds: int, ridges: tuple[float, ...], seed: i
     return best[1], best[2]
 
 
-def _copies(differences: Array) -> NDArray[np.intp]:
+def copies(differences: Array) -> NDArray[np.intp]:
     """The number of each pair's group (n,): a pair, its copies and its exchanges share one, and so a fold."""
     numbers: dict[bytes, int] = {}
     rows = np.round(np.abs(differences), 3)

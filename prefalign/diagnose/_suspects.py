@@ -155,6 +155,8 @@ def count_repeats(pairs: Any) -> Repeats | None:
 def list_suspects(pairs: Any, noise: Noise, count: int, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """The `count` most suspicious pairs with their evidence, the most suspicious first.
 
+    Where the rate cannot be told, no suspicion is given: it would rest on the rate.
+
     Args:
         pairs: What `noise` was measured on.
         noise: The measurement.
@@ -166,14 +168,16 @@ def list_suspects(pairs: Any, noise: Noise, count: int, rows: Sequence[int] | No
     for place in found.most_suspicious(count):
         margin, pair = float(found.margins[place]), pairs[place]
         wins = float(1.0 / (1.0 + np.exp(np.clip(margin, -500, 500))))
-        evidence = [f"a reward fitted to the other pairs prefers `rejected` with probability {wins:.0%}"]
+        certain = "over 99%" if wins > 0.99 else f"{wins:.0%}"
+        prefers = "a reward fitted to the other pairs prefers `rejected`"
+        evidence = [f"{prefers} with probability {certain}" if found.can_tell else prefers]
         if repeats is not None and place in repeats.contradicting:
             other = repeats.contradicting[place]
             evidence.append(f"row {rows[other] if rows is not None else other} has the opposite label")
         listed.append(
             {
                 "row": int(rows[place]) if rows is not None else place,
-                "suspicion": round(float(found.suspicion[place]), 4),
+                "suspicion": round(float(found.suspicion[place]), 4) if found.can_tell else None,
                 "margin": round(margin, 4),
                 "evidence": "; ".join(evidence),
                 "decision": "",

@@ -179,6 +179,7 @@ def told(tmp_path_factory, folder):
     def command(*options):
         return main(["noise", str(data), "--model", folder, "--cache", str(base / "cache"), *map(str, options)])
 
+    command.data = data
     return command
 
 
@@ -241,9 +242,24 @@ def test_the_command_says_when_it_cannot_tell(folder, tmp_path, capsys):
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     command = ["noise", str(data), "--model", folder, "--cache", str(tmp_path / "cache")]
     assert main(command) == 1
-    assert "cannot tell" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cannot tell" in said
+    assert "how surely is not known" in said
+    assert "suspicion" not in said
+    assert "probability" not in said
     assert main([*command, "--drop", str(out)]) == 2
     assert not out.exists()
+
+
+def test_a_list_does_not_write_over_decisions_data_or_another_file(told, tmp_path, capsys):
+    review, other = tmp_path / "review.jsonl", tmp_path / "other.json"
+    write_suspects(review, [{"row": 1, "decision": "swap"}, {"row": 2, "decision": ""}])
+    other.write_text("{}", "utf-8")
+    before = review.read_bytes()
+    for file, word in ((review, "decisions (1)"), (other, "no list of suspects"), (told.data, "the data itself")):
+        assert told("--out", file) == 2
+        assert word in capsys.readouterr().err
+    assert review.read_bytes() == before
 
 
 @pytest.mark.parametrize(
