@@ -85,6 +85,17 @@ def test_one_weak_feature_cannot_tell_the_rate_even_where_it_beats_chance():
     assert not found.can_tell
 
 
+def test_margins_that_are_nowhere_sure_cannot_tell():
+    """A reward that is mostly noise: 40 % of flips look like doubt, whatever the interval says."""
+    random = np.random.default_rng(0)
+    reward = random.normal(size=100) * 0.4
+    for _ in range(12):
+        differences = random.normal(size=(2000, 100))
+        right = random.random(2000) < 1 / (1 + np.exp(-differences @ reward))
+        found = flip_rate(np.where((right ^ (random.random(2000) < 0.4))[:, None], differences, -differences))
+        assert not found.can_tell or found.low < 0.4 < found.high
+
+
 def test_the_scale_of_the_margins_does_not_matter():
     differences, _ = noisy_pairs(seed=5, rate=0.3, pairs=1000)
     margins = differences.sum(axis=1)
@@ -175,7 +186,7 @@ def test_margins_that_cannot_be_used_are_refused(margins):
 
 def test_the_two_estimators_may_disagree():
     values = {"rate": 0.1, "low": 0.05, "high": 0.15, "accuracy": 0.8, "pairs": 500}
-    arrays = {"margins": np.zeros(500), "suspicion": np.zeros(500)}
+    arrays = {"margins": np.full(500, 3.0), "suspicion": np.zeros(500)}
     apart = FlipRate(**values, holder=0.3, holder_low=0.25, holder_high=0.35, **arrays)
     assert not apart.agree
     assert "disagree" in str(apart)
