@@ -110,7 +110,7 @@ def _check_review(out: str | None) -> None:
     try:
         decided = len(read_decisions(out))
     except DataError:
-        raise DataError(f"`--out` would write over {out}, which is no list of suspects. Name another file.") from None
+        return  # no list of suspects
     if decided:
         raise DataError(f"`--out` would write over {out}, which holds decisions ({decided}). Name another file.")
 
