@@ -174,7 +174,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             if not self.bf16 and not self.fp16:
                 logger.info("Training in float32: no device with bfloat16 is in use (`bf16=True` asks for it).")
         elif self.bf16 and on_cpu:
-            self.use_cpu = True  # transformers wants to be told that the missing GPU is no oversight
+            self.use_cpu: bool = True  # transformers wants to be told that the missing GPU is no oversight
         # transformers renamed `gradient_checkpointing`; the old name is what TRL's users write, and stays a mirror.
         renamed: bool | None = getattr(self, "activation_checkpointing", None)
         if renamed is None:
