@@ -46,8 +46,9 @@ TEXT = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=24).map("".join),
     st.lists(st.sampled_from(WORDS), max_size=24).map(" ".join),
 )
+# No deadline by the clock, which would blame a reader for a busy machine: `nothing_executed` limits processor time.
 FAST = settings(
-    max_examples=60, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 LONG = settings(FAST, max_examples=int(os.environ.get("PREFALIGN_FUZZ", "400")), derandomize=False)
 
