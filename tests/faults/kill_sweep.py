@@ -83,8 +83,8 @@ def ended(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def plan_sweep(folder: Path, model: str, words: list[str]) -> None:
-    """Write the plan of a sweep of eight steps, and train nothing."""
+def plan_sweep(folder: Path, model: str, words: list[str], steps: int = 8) -> None:
+    """Write the plan of a sweep of so many steps, and train nothing."""
     tiny_pairs(8).to_json(folder.parent / "pairs.jsonl")
     content = {
         "model_name_or_path": model,
@@ -92,7 +92,7 @@ def plan_sweep(folder: Path, model: str, words: list[str]) -> None:
         "eval_dataset_name": str(folder.parent / "pairs.jsonl"),
         "eval_strategy": "steps",
         "eval_steps": 2,
-        "max_steps": 8,
+        "max_steps": steps,
         "save_strategy": "steps",
         "save_steps": 1,
         "save_total_limit": 1,
@@ -127,7 +127,8 @@ def shown(folder: Path) -> dict[str, Any]:
 
 def kill_sweeps(base: Path, moments: int, model: str, words: list[str], real: bool) -> dict[str, Any]:
     """The same sweep in base/whole without a break, and in base/killed with stops until it is done."""
-    plan_sweep(base / "whole", model, words)
+    # Between a checkpoint and the stop behind it a few steps of this tiny model go by.
+    plan_sweep(base / "whole", model, words, steps=max(8, 4 * moments) if real else 8)
     shutil.copytree(base / "whole", base / "killed")
     began = time.monotonic()
     assert ended(fork(lambda: serve(base / "whole")))
