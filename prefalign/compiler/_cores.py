@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, reduce
+from itertools import chain
 
 import sympy as sp
 
@@ -16,6 +18,7 @@ MAX_COPIES = 3
 _NAMES = {symbol: name for name, symbol in sy.LOGPS.items()}
 
 
+@lru_cache(maxsize=8192)
 def is_live(expr: sp.Expr) -> bool:
     """Whether an expression depends on a log-probability, other than through a `detach`.
 
@@ -45,8 +48,11 @@ class Form:
     def __add__(self, other: Form) -> Form:
         total = dict(self.coefficients)
         for atom, c in other.coefficients.items():
-            total[atom] = sp.together(total[atom] + c) if atom in total else c
-            if total[atom] == 0 or sp.simplify(total[atom]) == 0:
+            if atom in total:
+                c = total[atom] + c
+                c = c if c.is_Rational else sp.together(c)
+            total[atom] = c
+            if c == 0 or (not c.is_Rational and sp.simplify(c) == 0):
                 del total[atom]
         return Form(total, self.constant + other.constant)
 
@@ -79,7 +85,7 @@ def linear(expr: sp.Expr) -> Form | None:
     if expr.is_Mul:
         live = [factor for factor in expr.args if is_live(factor)]
         form = linear(live[0]) if len(live) == 1 else None
-        return None if form is None else form.scaled(expr / live[0])
+        return None if form is None else form.scaled(sp.Mul(*(factor for factor in expr.args if factor is not live[0])))
     return _log(expr.args[0]) if isinstance(expr, sp.log) else None
 
 
@@ -97,8 +103,12 @@ def _log(x: sp.Expr) -> Form | None:
     return total
 
 
-def monomials(x: sp.Expr) -> list[tuple[sp.Expr, Form]] | None:
+@lru_cache(maxsize=1024)  # each sum is asked for several times on the way from a formula to its polynomials
+def monomials(x: sp.Expr) -> tuple[tuple[sp.Expr, Form], ...] | None:
     """A sum of coefficient · exp(form), or None."""
+    plain = _multiplied(x)
+    if plain is not None:
+        return plain
     found = []
     for term in sp.Add.make_args(sp.expand(x)):
         coefficient, exponent = sp.S.One, Form()
@@ -112,7 +122,44 @@ def monomials(x: sp.Expr) -> list[tuple[sp.Expr, Form]] | None:
                 return None
             exponent = exponent + form.scaled(power)
         found.append((coefficient * sp.exp(exponent.constant), Form(exponent.coefficients)))
-    return found
+    return tuple(found)
+
+
+_Products = tuple[tuple[sp.Expr, Form], ...]
+
+
+def _multiplied(x: sp.Expr) -> _Products | None:
+    """A polynomial in exp(form) with numbers as coefficients, multiplied out; None for anything else.
+
+    Nearly every sum is one, and SymPy's `expand` takes several times as long for it.
+    """
+    if x.is_Rational:
+        return ((x, Form()),)
+    if isinstance(x, sp.exp):
+        form = linear(x.args[0])
+        return None if form is None or form.constant != 0 else ((sp.S.One, form),)
+    if x.is_Pow and x.exp.is_Integer and 0 < x.exp <= 8:
+        parts = [_multiplied(x.base)] * int(x.exp)
+    elif x.is_Add or x.is_Mul:
+        parts = [_multiplied(part) for part in x.args]
+    else:
+        return None
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return _collected(chain.from_iterable(known)) if x.is_Add else reduce(_times, known)
+
+
+def _times(a: _Products, b: _Products) -> _Products:
+    return _collected((c * d, one + other) for c, one in a for d, other in b)
+
+
+def _collected(terms: Iterable[tuple[sp.Expr, Form]]) -> _Products:
+    total: dict[frozenset[tuple[sp.Expr, sp.Expr]], tuple[sp.Expr, Form]] = {}
+    for c, form in terms:
+        key = frozenset(form.coefficients.items())
+        total[key] = (total[key][0] + c if key in total else c, form)
+    return tuple((c, form) for c, form in total.values() if c != 0)
 
 
 def _log_of_sum(x: sp.Expr) -> Form | None:
@@ -124,18 +171,23 @@ def _log_of_sum(x: sp.Expr) -> Form | None:
     least = {}
     for atom in atoms:
         exponents = [form.coefficients.get(atom, sp.S.Zero) for _, form in terms]
-        least[atom] = min(exponents, key=lambda e: e.subs(_ONES))
+        least[atom] = min(exponents, key=_at_one)
     common = Form({a: e for a, e in least.items() if e != 0})
-    total = sp.Add(*(c * sp.exp(_written(form + common.scaled(-sp.S.One))) for c, form in terms))
-    return Form({sp.log(total): sp.S.One}) + common if is_live(total) else Form(constant=sp.log(total)) + common
+    inverse = common.scaled(-sp.S.One)
+    total = sp.Add(*(c * sp.exp(_written(form + inverse)) for c, form in terms))
+    if not is_live(total):
+        return Form(constant=sp.log(total)) + common
+    return Form({sy.plain_log(total): sp.S.One}) + common
 
 
-_ONES = {sy.N_W: 1, sy.N_L: 1}
+def _at_one(exponent: sp.Expr) -> sp.Expr:
+    """An exponent for answers of one token."""
+    return exponent if exponent.is_Rational else exponent.subs({sy.N_W: 1, sy.N_L: 1})
 
 
 def is_unit(form: Form) -> bool:
     """Whether every exponent is a whole number, or one over a token count."""
-    return all(c.subs(_ONES).is_Integer for c in form.coefficients.values()) and all(
+    return all(_at_one(c).is_Integer for c in form.coefficients.values()) and all(
         a.is_Symbol for a in form.coefficients
     )
 
@@ -206,9 +258,9 @@ def core_of(form: Form, values: Mapping[sp.Symbol, float]) -> Core:
 def _units(form: Form) -> Iterator[tuple[sp.Expr, sp.Expr]]:
     """The exponent with which each log-probability stands inside sums."""
     for atom in form.coefficients:
-        for _, inner in (monomials(atom.args[0]) or []) if not atom.is_Symbol else []:
+        for _, inner in (monomials(atom.args[0]) or ()) if not atom.is_Symbol else []:
             for symbol, exponent in inner.coefficients.items():
-                yield symbol, exponent / abs(exponent.subs(_ONES))
+                yield symbol, exponent / abs(_at_one(exponent))
 
 
 def _scale(form: Form, units: Mapping[sp.Expr, sp.Expr], values: Mapping[sp.Symbol, float]) -> sp.Expr:
@@ -279,7 +331,7 @@ def _mean(meanings: dict[str, sp.Expr], name: str, logp: sp.Expr) -> None:
 
 def _polynomial(x: sp.Expr, units: Mapping[sp.Expr, sp.Expr], meanings: dict[str, sp.Expr]) -> sp.Expr:
     total = sp.S.Zero
-    for coefficient, form in monomials(x) or []:
+    for coefficient, form in monomials(x) or ():
         product = coefficient
         for symbol, exponent in form.coefficients.items():
             name = atom_name(symbol)

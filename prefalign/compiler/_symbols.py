@@ -135,7 +135,12 @@ def log(x: sp.Expr) -> sp.Expr:
         one, x = sp.Integer(round(one)), round(one) + rest
     if one == 1 and isinstance(-rest, Sigmoid):
         return LogSigmoid(-(-rest).args[0])
-    return sp.log(x)
+    return plain_log(x)
+
+
+def plain_log(x: sp.Expr) -> sp.Expr:
+    """log; of a sum with symbols without SymPy's search for a closed form, which there is not, and which takes long."""
+    return sp.log(x, evaluate=not (x.is_Add and x.free_symbols))
 
 
 def exp(x: sp.Expr) -> sp.Expr:

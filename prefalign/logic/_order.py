@@ -13,6 +13,7 @@ from ._masks import atom_key, bits, canonical
 from ._structure import PreferenceStructure
 
 _PRIME = (1 << 61) - 1
+_FEW = 5  # atoms: with more, integers of thousands of digits take longer than cancelling
 
 
 def entails(a: Readable, b: Readable) -> bool:
@@ -85,7 +86,28 @@ def same_ratio(a: Readable, b: Readable) -> bool:
     left, right = as_structure(a, "a"), as_structure(b, "b")
     if left.is_degenerate or right.is_degenerate:
         raise SpecError("`same_ratio` needs structures with rows on top and on the bottom; one part is unsatisfiable.")
-    return fingerprint(left) == fingerprint(right) and coprime(left) == coprime(right)
+    if fingerprint(left) != fingerprint(right):
+        return False
+    one, other = _aligned(left.reduced, right.reduced)
+    return _equal_ratios(one, other) if len(one.atoms) <= _FEW else coprime(left) == coprime(right)
+
+
+def _equal_ratios(a: PreferenceStructure, b: PreferenceStructure) -> bool:
+    """Whether top(a) * bottom(b) and top(b) * bottom(a) are one polynomial, by their values at a single point.
+
+    The products have degree 2 at most in each of the n atoms, and coefficients of 8^n at most. So with an atom that is
+    M = 2^(3n + 2), the next M^3, the next M^9, … each monomial has digits of its own in base M.
+    """
+    count = len(a.atoms)
+    weights = [1]
+    for place in range(count):
+        p = 1 << (3 * count + 2) * 3**place
+        weights = [weight * factor for weight in weights for factor in (p, 1 - p)]
+    tops, bottoms = (
+        [sum(weights[row] for row in bits(mask)) for mask in masks]
+        for masks in ((a.top_mask, b.top_mask), (a.bottom_mask, b.bottom_mask))
+    )
+    return tops[0] * bottoms[1] == tops[1] * bottoms[0]
 
 
 @lru_cache(maxsize=1024)

@@ -69,9 +69,9 @@ def test_random_structures_over_three_atoms_come_back_from_their_code():
 @pytest.mark.slow
 def test_many_random_structures_with_a_reference_come_back_from_their_code():
     # All of 10 000, and more: python -m tests.compiler.round_trip --count 10000
-    for structure in random_structures(60, seed=6):
+    for structure in random_structures(500, seed=6):
         comes_back(structure)
-    for structure in random_structures(100, seed=8, atoms=("w", "l", "rl")):
+    for structure in random_structures(500, seed=8, atoms=("w", "l", "rl")):
         comes_back(structure)
 
 

@@ -1,6 +1,7 @@
 """Derivation: from equations, in any spelling, to structures; and what is refused, with the reason."""
 
 import itertools
+import random
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from prefalign._errors import DerivationError, ParseError, PrefalignError
 from prefalign.logic import PreferenceStructure, RuleSet, coprime, derive, equivalent, parse_formula, same_ratio
+from prefalign.logic._order import _equal_ratios
 
 from .table import LOSSES
 from .test_structures import COLUMNS, structures
@@ -151,6 +153,30 @@ def test_the_counts_of_two_variables():
     assert sum(s.top_mask != s.bottom_mask for s in useful) == 210
     assert len({coprime(s) for s in useful}) == 187
     assert len({sympy.cancel(s.ratio) for s in useful}) == 187
+
+
+def test_ratios_are_equal_where_sympy_cancels_them_to_the_same():
+    useful = [s for s in map(PreferenceStructure.from_rows, COLUMNS[::3]) if not s.is_degenerate]
+    ratios = [sympy.cancel(s.ratio) for s in useful]
+    for one, its in zip(useful, ratios, strict=True):
+        for other, theirs in zip(useful, ratios, strict=True):
+            assert _equal_ratios(one, other) == (its == theirs), (
+                one,
+                other,
+            )  # without the fingerprint that comes first
+
+
+def test_a_common_factor_leaves_the_ratio_of_five_atoms_as_it_is():
+    rng = random.Random(3)
+    three, one = 1 << 8, ("w", "l", "rw")
+    for _ in range(20):
+        s = PreferenceStructure(one, rng.randrange(1, three), rng.randrange(1, three))
+        more = ("w", "l", "rw", "y1", "y2")
+        wide = s.over(more)
+        factor = PreferenceStructure.from_formulas("y1 | ~y2").over(more).top_mask
+        assert same_ratio(PreferenceStructure(more, wide.top_mask & factor, wide.bottom_mask & factor), s)
+        other = PreferenceStructure(more, wide.top_mask & factor, wide.bottom_mask)
+        assert not same_ratio(other, s)
 
 
 def test_a_common_factor_is_kept_as_written_and_cancelled_on_request():
