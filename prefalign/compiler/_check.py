@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,13 @@ SCALES = (0.7, 5.0, 40.0, 150.0)
 GUARDED_SCALES = (0.7, 2.0, 5.0)
 _PAIRS = 3
 _RTOL = 2e-5
+_WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda values, tokens: values.mean(),
+    "sum": lambda values, tokens: values.sum(),
+    "token mean": lambda values, tokens: (values * tokens).sum() / tokens.sum(),
+}
+# Rules whose reductions are found out one by one: there are 3^12 ways, of which 2 * 3^6 sums are made.
+_MOST_RULES = 12
 
 
 class Disagreement(DerivationError):
@@ -99,16 +107,34 @@ def _agreeing(
     """The ways to make a batch's number out of the pairs' that give the code's value and gradient."""
     ours = rule_values(reading, q)
     one: list[tuple[str, ...]] = [("pairs",)] if theirs.ndim == 1 else [("mean",), ("sum",)]
-    several = list(itertools.product(("mean", "sum", "token mean"), repeat=len(ours))) if len(ours) <= 5 else []
+    # One value per pair that is not the rules' own may still have their mean over the batch.
+    number = theirs.mean() if theirs.ndim == 1 else theirs
     agreeing = []
-    for way in [*one, *several] if ways is None else ways:
-        # One value per pair that is not the rules' own may still have their mean over the batch.
-        number = theirs.mean() if way != ("pairs",) and theirs.ndim == 1 else theirs
-        if _close(reduce_batch(ours, way, q), number, q):
+    for way in itertools.chain(one, _several(ours, number, q)) if ways is None else ways:
+        if _close(reduce_batch(ours, way, q), theirs if way == ("pairs",) else number, q):
             agreeing.append(way)
             if way in one:
                 break
     return agreeing
+
+
+def _several(ours: list[Tensor], number: Tensor, q: Quantities) -> Iterator[tuple[str, ...]]:
+    """The ways to reduce rule by rule that come to the number: what one half lacks is looked up in the other."""
+    if number.numel() != 1 or len(ours) > _MOST_RULES:
+        return
+    tokens, target = q.counts["w"].double(), number.item()
+    reduced = [[(float(way(v.detach(), tokens)), name) for name, way in _WAYS.items()] for v in ours]
+    half = len(ours) // 2
+    first, second = (
+        [(sum(value for value, _ in row), tuple(name for _, name in row)) for row in itertools.product(*rows)]
+        for rows in (reduced[:half], reduced[half:])
+    )
+    second.sort(key=lambda pair: pair[0])
+    sums = [total for total, _ in second]
+    slack = 2 * _RTOL * (1 + abs(target))
+    for total, names in first:
+        low, high = bisect_left(sums, target - total - slack), bisect_right(sums, target - total + slack)
+        yield from (names + others for _, others in sorted(second[low:high], key=lambda pair: pair[1]))
 
 
 def reduce_batch(ours: list[Tensor], way: tuple[str, ...], q: Quantities) -> Tensor:
@@ -116,13 +142,8 @@ def reduce_batch(ours: list[Tensor], way: tuple[str, ...], q: Quantities) -> Ten
     if way == ("pairs",):
         return torch.stack(ours).sum(0)
     ways = way * len(ours) if len(way) == 1 else way
-    lengths = q.counts["w"].double()
-    made = {
-        "mean": lambda v: v.mean(),
-        "sum": lambda v: v.sum(),
-        "token mean": lambda v: (v * lengths).sum() / lengths.sum(),
-    }
-    return torch.stack([made[w](v) for w, v in zip(ways, ours, strict=True)]).sum()
+    tokens = q.counts["w"].double()
+    return torch.stack([_WAYS[w](v, tokens) for w, v in zip(ways, ours, strict=True)]).sum()
 
 
 def _close(ours: Tensor, theirs: Tensor, q: Quantities) -> bool:
@@ -210,9 +231,18 @@ def _mismatch(
 ) -> str:
     if q.counts["w"].numel() > 1:
         alone = [_sample(function, given, hypers, groups, seed + k, scale, most=1) for k in (0, 100, 200)]
-        if all(_agreeing(reading, single, value, None) for single, value in alone):
+        agrees = all(_agreeing(reading, single, value, None) for single, value in alone)
+        if agrees and len(reading.rules) > _MOST_RULES:
             return (
-                "The loss couples the pairs of a batch: for a batch of one pair its rules are "
+                f"For a batch of one pair the loss is the sum of {len(reading.rules)} rules, but over several pairs it "
+                f"is neither the mean nor the sum of it. Rule by rule the means and sums are found for {_MOST_RULES} "
+                "rules at most: derive parts of the loss."
+            )
+        if agrees:
+            mixed = any(rule.link.expression.is_Add for rule in reading.rules)
+            or_else = ", or takes terms of one log ratio in different ways, such as a mean and a sum" if mixed else ""
+            return (
+                f"The loss couples the pairs of a batch{or_else}: for a batch of one pair its rules are "
                 f"{'; '.join(map(str, reading.rules))}, but a batch of several is no mean or sum over its pairs."
             )
     ours = torch.stack(rule_values(reading, q)).sum(0)

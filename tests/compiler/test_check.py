@@ -98,3 +98,48 @@ def test_a_token_mean_beside_three_rules_of_pair_means_is_read():
     found = derive(loss)
     assert len(found.rules) == 4
     assert sorted(found.batch) == ["mean", "mean", "mean", "token mean"]
+
+
+def many_rules(count, odd):
+    """So many rules: that of `odd` is a mean over tokens, the second a sum over pairs, the others means over pairs."""
+
+    def loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_len):
+        chosen, rejected, ref_chosen, ref_rejected = chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
+        up, down, none = chosen - ref_chosen, rejected - ref_rejected, torch.log1p(-chosen.exp())
+        ratios = [up - down, up, down, chosen - rejected, chosen, rejected, chosen - ref_rejected, chosen - none]
+        ratios += [rejected - ref_chosen, none, chosen + rejected, none - rejected, none + rejected]
+        total = torch.zeros(())
+        for place, ratio in enumerate(ratios[:count]):
+            values = -(1 + place / 7) * F.logsigmoid(0.1 * ratio)
+            if place == odd:
+                total = total + (values * chosen_len).sum() / chosen_len.sum()
+            else:
+                total = total + (values.sum() if place == 1 else values.mean())
+        return total
+
+    return loss
+
+
+@pytest.mark.parametrize("odd", [0, 5])
+def test_six_rules_with_three_reductions_are_read(odd):
+    found = derive(many_rules(6, odd))
+    assert len(found.rules) == 6
+    assert sorted(found.batch) == ["mean"] * 4 + ["sum", "token mean"]
+
+
+def test_twelve_rules_with_three_reductions_are_read():
+    assert sorted(derive(many_rules(12, 11)).batch) == ["mean"] * 10 + ["sum", "token mean"]
+
+
+def test_of_more_rules_than_are_told_apart_the_reason_is_true():
+    with pytest.raises(DerivationError, match=r"neither the mean nor the sum of it\. Rule by rule .* 12 rules at most"):
+        derive(many_rules(13, 12))
+
+
+def test_terms_of_one_ratio_that_are_reduced_differently_are_refused_for_that_reason():
+    def loss(chosen_logps, rejected_logps):
+        rho = chosen_logps - rejected_logps
+        return -F.logsigmoid(rho).sum() + F.relu(1 - rho).mean()
+
+    with pytest.raises(DerivationError, match="or takes terms of one log ratio in different ways, such as a mean and"):
+        derive(loss)
