@@ -35,6 +35,7 @@ from ._past import PastCheckpoints as PastCheckpoints
 from ._path import Landscape as Landscape
 from ._path import path as path
 from ._recipe import SoupReport as SoupReport
+from ._snapshots import is_sharded as is_sharded
 from ._soup import Soup as Soup
 from ._soup import soup as soup
 from ._state import load_state as load_state

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 
 from .._errors import CheckpointError
-from ._base import Host
 from ._own_past import OwnPast
 
 
@@ -31,8 +30,7 @@ class Ditto(OwnPast):
         seed: Of the draws, 0 or more.
 
     Raises:
-        CheckpointError: An argument is out of range; later: a snapshot cannot be written, or is damaged, or the
-            policy's weights are sharded.
+        CheckpointError: An argument is out of range; later: a snapshot cannot be written, or is damaged.
 
     Example:
         >>> Ditto(every=10).expression
@@ -78,14 +76,6 @@ class Ditto(OwnPast):
     @property
     def expression(self) -> str:
         return f"ditto(keep={self.keep!r}, every={self.every!r}, mix={list(self.mix)!r}, seed={self.seed!r})"
-
-    def setup(self, host: Host) -> None:
-        super().setup(host)
-        if self._part:
-            raise CheckpointError(
-                "`ditto` generates with several snapshots in turn, which sharded weights are not exchanged for. Train "
-                "without FSDP, or use `past(...)`."
-            )
 
     def casts(self, rows: int, seed: int) -> Sequence[tuple[int | None, int]]:
         *earlier, latest = self._store.steps[-self.keep :]

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from tqdm import tqdm
 from transformers import GenerationConfig
 
 from .._errors import ConfigError, TrainingError
+from ..references import is_sharded
 
 
 @dataclass
@@ -193,7 +195,11 @@ class Generator(Protocol):
 
 
 class TransformersGenerator:
-    """Generates with transformers' `generate`, prompts padded on the left, in the process that trains."""
+    """Generates with transformers' `generate`, prompts padded on the left, in the process that trains.
+
+    Where FSDP2 shards the model, every forward pass needs all processes: transformers lets them make equally many in a
+    call, and here each makes as many calls as the one that has most to do.
+    """
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, request: Request) -> list[list[int]]:
@@ -201,11 +207,13 @@ class TransformersGenerator:
         device = next(model.parameters()).device
         made: list[list[int]] = []
         size = request.sampling.batch or len(request.prompts)
-        starts = range(0, len(request.prompts), size)
+        parts = [request.prompts[start : start + size] for start in range(0, len(request.prompts), size)]
+        calls = gather_object([len(parts)]) if is_sharded(dict(model.named_parameters())) else [len(parts)]
         with _own_randomness(request.seed, device), _evaluating(model):
-            for start in tqdm(starts, desc="Generating", unit="batch", delay=2.0, leave=False, disable=len(starts) < 2):
-                part = request.prompts[start : start + size]
+            for part in tqdm(parts, desc="Generating", unit="batch", delay=2.0, leave=False, disable=len(parts) < 2):
                 made += self._generate(model, part, request.sampling, device)
+            for _ in range(max(calls) - len(parts)):
+                self._generate(model, parts[0][:1], request.sampling, device)
         return made
 
     def _generate(

@@ -186,14 +186,18 @@ class SelfPlay:
             )
         made: dict[tuple[int, bool], list[int]] = {}  # by the row's place, and whether it is the winner
         versions = sorted({version for cast in casts for version in cast if version is not None})
+        if (
+            self.trainer.accelerator.is_fsdp2
+        ):  # a forward pass needs all processes: each generates with every version that one of them wants
+            versions = sorted({version for theirs in gather_object([versions]) for version in theirs})
         for version in versions:
             places = [(place, False) for place, (_, loser) in enumerate(casts) if loser == version]
             places += [(place, True) for place, (winner, _) in enumerate(casts) if winner == version]
             asked = [rows[place] for place, _ in places]
             own = seed if len(versions) == 1 else seed_of(seed, version)
             with self.trainer.reference.at(version):
-                completions = self._ask(asked, own, version)
-            made |= zip(places, completions, strict=True)
+                completions = self._ask(asked or rows[:1], own, version)
+            made |= zip(places, completions, strict=bool(places))
             if step is not None and self.trainer.accelerator.is_main_process:
                 self._write_samples(asked[:_SAMPLES], completions, step, version)
         check_some(made.values())

@@ -22,7 +22,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no reference": ({"loss": SIMPO, "max_steps": 12}, {}),
     "soup": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {}),
     "soup lora": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {"peft_config": lora()}),
+    "checkpoint": ({"loss": "ipo(beta=0.1)", "reference": "checkpoint('OTHER')"}, {}),
+    "compiled": ({"loss": "logic('M(l) >> M(w)', given='M(w) | M(l)', beta=0.1, mean=True)"}, {}),
+    "bema": ({"loss": "dpo(beta=0.1)", "reference": "bema(every=2, after=1)"}, {}),
+    "past": ({"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}, {}),
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    # The likeliest tokens of the latest snapshot above those of the one before: nothing is drawn by each process alone.
+    "ditto": (
+        {
+            "loss": "seppo(beta=0.1, flipper=none)",
+            "reference": "ditto(keep=2, every=3, mix=[0, 0, 1])",
+            "temperature": 0.0,
+            "max_new_tokens": 5,
+        },
+        {"train_dataset": tiny_pairs().remove_columns("rejected"), "eval_dataset": None},
+    ),
     "cached": ({"loss": "ipo(beta=0.1)", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),

@@ -11,27 +11,39 @@ from typing import Any
 import torch
 
 from prefalign.train import PrefTrainer
-from tests.tiny import tiny_pairs
+from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.fsdp import FSDP2, pass_for_gpus, whole
 from tests.train.runs import history, leave, lora, ours
 
-CASES: dict[str, dict[str, Any]] = {"full": {}, "lora": {"peft_config": lora()}}
+DITTO = "ditto(keep=3, every=2, mix=[0.4, 0.3, 0.3])"
+_VOCABULARY = sorted(tiny_tokenizer().get_vocab())
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full": ({}, {}),
+    "lora": ({}, {"peft_config": lora()}),
+    # Three of four tokens end a completion, so that the processes are done after different numbers of passes; and calls
+    # of three rows at most.
+    "early ends": ({"stop_tokens": [t for i, t in enumerate(_VOCABULARY) if i % 4], "generation_batch_size": 3}, {}),
+    # Each process draws versions of its own for its rows.
+    "ditto": ({"loss": "seppo(beta=0.1, flipper=none)", "reference": DITTO, "generation_batch_size": 2}, {}),
+    "ditto lora": ({"loss": "seppo(beta=0.1, flipper=none)", "reference": DITTO}, {"peft_config": lora()}),
+}
 
 
 def train(case: str, folder: Path, model: str, resume: str | None = None) -> tuple[PrefTrainer, list[Any]]:
     """Eight steps, saved after three, in the middle of what is made ahead; and the batches that were scored."""
-    trainer = ours(
-        folder / case,
-        model,
-        {"train_dataset": tiny_pairs(24).remove_columns("rejected"), **CASES[case]},
-        loss="seppo(beta=0.1)",
-        reference="past(keep=2, every=4)",
-        max_new_tokens=5,
-        max_steps=8,
-        per_device_train_batch_size=2,
-        save_strategy="steps",
-        save_steps=3,
-    )
+    options, arguments = CASES[case]
+    settings = {
+        "loss": "seppo(beta=0.1)",
+        "reference": "past(keep=2, every=4)",
+        "max_new_tokens": 5,
+        "max_steps": 8,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        **options,
+    }
+    data = {"train_dataset": tiny_pairs(24).remove_columns("rejected"), **arguments}
+    trainer = ours(folder / case, model, data, **settings)
     batches: list[Any] = []
     original = trainer.reference.logps
 

@@ -29,7 +29,7 @@ COMMON: dict[str, Any] = {
 }
 # The plain forward equals TRL's to the last bit; the reference's forward passes are counted and compared.
 OURS: dict[str, Any] = {"shared_prefix": False, "reference_cache": "off"}
-TIMES = ("runtime", "per_second")
+TIMES = ("runtime", "per_second", "generated/seconds")
 
 
 def lora() -> LoraConfig:
