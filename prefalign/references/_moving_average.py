@@ -47,9 +47,8 @@ class _Following(Reference):
 
     @torch.no_grad()
     def on_step_end(self, step: int) -> None:
-        for name in self.slots.names:
-            if self._follow(step, name):
-                self.slots.publish(name)
+        changed = [name for name in self.slots.names if self._follow(step, name)]
+        self.slots.publish(changed)
 
     @abstractmethod
     def _follow(self, step: int, name: str) -> bool:
@@ -80,8 +79,7 @@ class _Following(Reference):
                     "Resume with the model, adapter and precision that the run began with."
                 )
             copy_full(target, value)
-        for name in self.slots.names:
-            self.slots.publish(name)
+        self.slots.publish(self.slots.names)
 
 
 @dataclass

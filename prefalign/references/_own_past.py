@@ -12,6 +12,7 @@ import torch
 
 from .._errors import CheckpointError
 from ._base import Batch, Host, Reference, State
+from ._slots import reshard
 from ._snapshots import Snapshots, is_sharded, local, trained_weights
 
 PAST_FOLDER = "prefalign_past"
@@ -156,6 +157,7 @@ class OwnPast(Reference):
         trained = self._weights(self._policy)
         if self.host.ref_model is not None:
             second = self.host.accelerator.unwrap_model(self.host.ref_model)
+            reshard(second)
             own = {name: local(parameter) for name, parameter in second.named_parameters()}
             targets = {name: own[name] for name in trained}
         else:

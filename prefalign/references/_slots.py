@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,8 @@ class Slots(ABC):
     def reference(self, name: str) -> torch.Tensor:
         """The reference's weight, to be changed in place; `publish` follows."""
 
-    def publish(self, name: str) -> None:  # noqa: B027 - only what is kept twice needs it
-        """Let the reference's forward passes see the change."""
+    def publish(self, names: Sequence[str]) -> None:  # noqa: B027 - only what is kept twice needs it
+        """Let the reference's forward passes see changes of these weights."""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -59,7 +59,7 @@ class ModelSlots(Slots):
         self.names = tuple(theirs)
         # By name: FSDP2 puts sharded parameters in the place of those that the policy has now.
         self._policy, self._ours = policy, dict(zip(theirs, ours, strict=True))
-        self._reference = theirs
+        self._model, self._reference = reference, theirs
         self._masters = {
             name: parameter.detach().float() for name, parameter in theirs.items() if parameter.dtype.itemsize < 4
         }
@@ -71,9 +71,11 @@ class ModelSlots(Slots):
     def reference(self, name: str) -> torch.Tensor:
         return self._masters[name] if name in self._masters else self._reference[name].detach()
 
-    def publish(self, name: str) -> None:
-        if name in self._masters:
+    def publish(self, names: Sequence[str]) -> None:
+        for name in self._masters.keys() & names:
             self._reference[name].detach().copy_(self._masters[name])
+        if names:
+            reshard(self._model)
 
 
 class AdapterSlots(Slots):
@@ -148,6 +150,13 @@ def _adding(added: torch.Tensor, stored_transposed: bool) -> Any:
         return output + functional.linear(inputs[0], matrix.to(inputs[0].dtype)).to(output.dtype)
 
     return hook
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Drop the whole weights that FSDP2 may leave behind a forward pass: what changes is the shards."""
+    for module in model.modules():
+        if hasattr(module, "set_reshard_after_forward"):  # FSDP2's modules are of a class made for each of them
+            module.reshard()  # type: ignore[operator]
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:

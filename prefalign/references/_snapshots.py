@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .._errors import CheckpointError
+from ._slots import reshard
 from ._state import write_json
 
 _CHUNK = 1 << 22
@@ -154,6 +155,7 @@ class _Reading:
 
 def trained_weights(model: torch.nn.Module) -> dict[str, Any]:
     """The parameters that are trained, by their names in the plain model: wrappers put words of their own into them."""
+    reshard(model)
     return {
         name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""): parameter
         for name, parameter in model.named_parameters()

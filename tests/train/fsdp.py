@@ -29,6 +29,7 @@ FSDP2 = {
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
+PAST = {"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "initial": ({"loss": "dpo(beta=0.1) + 0.1*sft(reduction='sum')", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "lora": ({"loss": "robust(dpo(beta=0.1), flip_rate=0.2)"}, {"peft_config": lora()}),
@@ -39,7 +40,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "soup lora": ({"loss": "dpo(beta=0.1)", "reference": "soup('MODEL', 'OTHER')"}, {"peft_config": lora()}),
     "bema": ({"loss": "dpo(beta=0.1)", "reference": "bema(every=2, after=1)"}, {}),
     "moving average": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
-    "past": ({"loss": "dpo(beta=0.1)", "reference": "past(keep=2, every=3)"}, {}),
+    "past": ({**PAST, "eval_strategy": "steps", "eval_steps": 2}, {}),
+    # What a forward pass has put together stays so: what follows the policy must change the shards, and be seen to.
+    "past, left whole": ({**PAST, "eval_strategy": "steps", "eval_steps": 2}, {}),
+    "moving average, left whole": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    # The likeliest tokens of the latest snapshot above those of the one before: nothing is drawn by each process alone.
+    "ditto": (
+        {
+            "loss": "seppo(beta=0.1, flipper=none)",
+            "reference": "ditto(keep=2, every=3, mix=[0, 0, 1])",
+            "temperature": 0.0,
+            "max_new_tokens": 5,
+        },
+        {"train_dataset": tiny_pairs().remove_columns("rejected"), "eval_dataset": None},
+    ),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
     "cached": ({"loss": "dpo(beta=0.1)", "reference_cache": "CACHE"}, {}),
     "cached lora": ({"loss": "dpo(beta=0.1)", "reference_cache": "CACHE", "max_steps": 12}, {"peft_config": lora()}),
@@ -96,6 +110,8 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
     os.environ.update(FSDP2)
     pass_for_gpus()
     for case in cases or CASES:
+        whole_after = "left whole" in case
+        os.environ["FSDP_RESHARD_AFTER_FORWARD"] = str(not whole_after).lower()
         trainer = train(case, folder, model, other, processes=2)
         assert trainer.accelerator.is_fsdp2
         if "shared prefix" in case:
@@ -103,7 +119,7 @@ def main(folder: Path, model: str, other: str, cases: list[str]) -> None:
             assert trainer.shared_prefix.active
             assert trainer.shared_prefix.packed_tokens > 0
         if CASES[case][1] == {} and trainer.ref_model is not None:
-            assert any(isinstance(value, DTensor) for value in trainer.ref_model.parameters()), case
+            assert any(isinstance(value, DTensor) for value in trainer.ref_model.parameters()) != whole_after, case
         if case == "cached":
             assert trainer.ref_model is None
             assert trainer.reference_cache.computed > 0
