@@ -5,7 +5,8 @@ are those functions where a call comes without a plan. With one they choose how 
 
     flash_attention_*   one call, with the cumulative lengths of the sequences (FlashAttention, where it is installed)
     flex_attention      one call, with a block mask (PyTorch's FlexAttention)
-    sdpa                on CUDA in half precision one call of PyTorch's own varlen attention; else one per sequence
+    sdpa                on CUDA in half precision one call of PyTorch's own varlen attention; on a CPU one of its own
+                        kernel per sequence, without copies (`_streams.py`); else one per sequence
     eager               one call per sequence, of the family's own function
 
 In every case the chosen stream (shared prefix and the rest of chosen) is causal, and the rest of rejected attends to
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import _streams
 from ._packing import PairPlan
 
 PREFIX = "prefalign_"  # of the attention implementations registered here; the rest is the one they stand on
@@ -139,6 +141,8 @@ def _base_attention(base: str, module: nn.Module) -> Attention:
 
 def _by_streams(call: _Call, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None]:
     """One call per logical sequence."""
+    if call.base == "sdpa" and _streams.takes(query, key, value, call.kwargs):
+        return _streams.attend(query, key, value, call.plan, call.window, call.kwargs.get("scaling")), None
     sizes = call.plan.stream_sizes
     # Split, not sliced: the gradient of a split is one concatenation, that of each slice a row of zeros.
     queries, keys, values = (torch.split(tensor, sizes, dim=2) for tensor in (query, key, value))

@@ -19,7 +19,10 @@ from . import _trl
 
 # Elements that are folded at once: they and their exponentials stay in a core's cache.
 _FOLD = 2**19
-_ROWS_WITHOUT_GRADIENTS = 1024
+# Bytes of a slice of the vocabulary. Kept slices go back to the system one by one while the weight's gradient grows,
+# which the C library does from 32 MiB on; those that are not kept stay in a cache.
+_KEPT_SLICE = 2**25
+_PASSING_SLICE = 2**22
 _SHARE_OF_MEMORY = 0.25
 
 
@@ -54,22 +57,23 @@ class KeptLogits(torch.autograd.Function):
         logit_scale: float = 1.0,
         outputs: tuple[str, ...] = _trl.HEAD_OUTPUTS,
     ) -> tuple[Tensor | None, ...]:
-        """Project the rows and fold them into statistics."""
+        """Project the rows and fold them into statistics, by slices of the vocabulary."""
         ctx.set_materialize_grads(False)
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         ctx.transform = (logit_scale, softcap, 1 / temperature)
         ctx.dtype, ctx.chunk_size = dtype, chunk_size
         keep = any(ctx.needs_input_grad[:3])
-        step = len(hidden) if keep else _ROWS_WITHOUT_GRADIENTS
+        size = _KEPT_SLICE if keep else _PASSING_SLICE
+        ctx.slices = _slices(len(weight), len(hidden) * dtype.itemsize, size)
+        ctx.logits = []
         parts = []
-        logits = None
-        for start in range(0, len(hidden), step):
-            logits = _project(hidden[start : start + step], weight, bias, dtype)
-            parts.append(_fold(logits, targets[start : start + step], ctx.transform, outputs))
-        columns = [None if c[0] is None else torch.cat(c) for c in zip(*parts, strict=True)]
-        log_z, log_probs, entropy, log_sum_sq, mean_logits, is_top1 = columns
-        ctx.logits = logits if keep else None
+        for part in ctx.slices:
+            logits = _project(hidden, weight, bias, part, dtype)
+            parts.append(_fold(logits, targets - part.start, ctx.transform, outputs))
+            if keep:
+                ctx.logits.append(logits)
+        log_z, log_probs, entropy, log_sum_sq, mean_logits, is_top1 = _joined(parts, len(weight))
         if keep:
             ctx.save_for_backward(hidden, weight, bias, targets, log_z, log_z if entropy is None else entropy)
         ctx.mark_non_differentiable(*(x for x in (log_sum_sq, mean_logits, is_top1) if x is not None))
@@ -79,29 +83,45 @@ class KeptLogits(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         """Turn the logits into their gradient, and that into the gradients of hidden states, weight and bias."""
         hidden, weight, bias, targets, log_z, entropy = ctx.saved_tensors
-        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        wanted = ctx.needs_input_grad[:3]
+        # In float32 where layers compute in half: rounding each product to bfloat16 would bias training.
+        full = torch.promote_types(ctx.dtype, torch.float32)
         with _trl.gathered_head(weight, bias):
-            logits, ctx.logits = ctx.logits, None
-            if logits is None:  # a second backward through the same graph
-                logits = _project(hidden, weight, bias, ctx.dtype)
-            _to_gradient(logits, targets, log_z, entropy, gradients[0], gradients[1], ctx.transform)
-            grads: list[Tensor | None] = [None, None, None]
-            if ctx.dtype in (torch.float32, torch.float64):
-                grads[0] = logits @ weight.to(ctx.dtype) if for_hidden else None
-                grads[1] = logits.t() @ hidden.to(ctx.dtype) if for_weight else None
-            else:
-                grads[0], grads[1] = _half_products(
-                    logits, hidden.to(ctx.dtype), weight, ctx.chunk_size, for_hidden, for_weight
-                )
-            grads[2] = logits.sum(0, dtype=torch.float32) if for_bias else None
+            into_hidden = hidden.new_zeros(hidden.shape, dtype=full) if wanted[0] else None
+            into_weight = weight.new_empty(weight.shape, dtype=full) if wanted[1] else None
+            into_bias = bias.new_empty(bias.shape, dtype=full) if wanted[2] else None
+            states = hidden.to(ctx.dtype).to(full)
+            for part in ctx.slices:
+                # Computed again in a second backward pass through the same graph.
+                logits = ctx.logits.pop(0) if ctx.logits else _project(hidden, weight, bias, part, ctx.dtype)
+                _to_gradient(logits, targets - part.start, log_z, entropy, gradients[0], gradients[1], ctx.transform)
+                step = logits.shape[1] if full == ctx.dtype else ctx.chunk_size
+                for start in range(0, logits.shape[1], step):
+                    of_logits = logits[:, start : start + step].to(full)
+                    columns = slice(part.start + start, part.start + start + of_logits.shape[1])
+                    if into_hidden is not None:
+                        into_hidden.addmm_(of_logits, weight[columns].to(ctx.dtype).to(full))
+                    if into_weight is not None:
+                        torch.mm(of_logits.t(), states, out=into_weight[columns])
+                    if into_bias is not None:
+                        torch.sum(of_logits, 0, out=into_bias[columns])
+                del logits, of_logits  # before the next slice of the weight's gradient is written
         inputs = (hidden, weight, bias)
+        grads = (into_hidden, into_weight, into_bias)
         cast = (None if g is None else g.to(x.dtype) for g, x in zip(grads, inputs, strict=True))
         return *cast, None, None, None, None, None, None
 
 
-def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    logits = hidden.to(dtype) @ weight.to(dtype).t()
-    return logits if bias is None else logits.add_(bias.to(dtype))
+def _slices(vocabulary: int, bytes_per_column: int, size: int) -> list[slice]:
+    """Slices of the vocabulary of at least `size` bytes of logits each, or one of all."""
+    count = max(1, vocabulary * bytes_per_column // size)
+    step = -(-vocabulary // count)
+    return [slice(start, min(start + step, vocabulary)) for start in range(0, vocabulary, step)]
+
+
+def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, part: slice, dtype: torch.dtype) -> Tensor:
+    logits = hidden.to(dtype) @ weight[part].to(dtype).t()
+    return logits if bias is None else logits.add_(bias[part].to(dtype))
 
 
 def _transformed(logits: Tensor, transform: tuple[float, float | None, float]) -> Tensor:
@@ -121,28 +141,54 @@ def _blocks(rows: int, vocabulary: int) -> list[slice]:
 def _fold(
     logits: Tensor, targets: Tensor, transform: tuple[float, float | None, float], outputs: tuple[str, ...]
 ) -> tuple[Tensor | None, ...]:
-    """(log Z, log-probability, entropy, log sum of squares, mean logit, is top 1) of each row."""
+    """What a slice of the vocabulary, in which targets are counted from its start, adds to each row's statistics.
+
+    Its largest logit; the sums of e = exp(z - largest), e (z - largest), e^2 and z; the target's logit, minus infinity
+    elsewhere; whether the target is the first of the slice's largest.
+    """
     rows: list[tuple[Tensor | None, ...]] = []
     for block in _blocks(*logits.shape):
         z, target = _transformed(logits[block], transform), targets[block]
         top = z.amax(1)
-        e = (z - top[:, None]).exp_()
-        total = e.sum(1)
-        log_z = top + total.log()
-        at_target = z.gather(1, target[:, None])[:, 0]
-        entropy = squares = mean = first = None
+        below = z - top[:, None]
+        e = below.exp() if "entropy" in outputs else below.exp_()
+        inside = (target >= 0) & (target < z.shape[1])
+        at_target = z.gather(1, target.clamp(0, z.shape[1] - 1)[:, None])[:, 0].masked_fill(~inside, -torch.inf)
+        of_z = of_squares = mean = first = None
         if "entropy" in outputs:
-            entropy = log_z - torch.linalg.vecdot(e, z) / total
+            of_z = torch.linalg.vecdot(e, below)
         if "log_sum_sq_probs" in outputs:
-            squares = torch.linalg.vecdot(e, e).log() - 2 * total.log()
+            of_squares = torch.linalg.vecdot(e, e)
         if "mean_logits" in outputs:
-            mean = z.mean(1)
+            mean = z.sum(1)
         if "is_top1" in outputs:
             first = at_target >= top
             # Of equal logits only the first counts, as in `argmax`.
             first[first.clone()] = z[first].argmax(1) == target[first]
-        rows.append((log_z, at_target - log_z, entropy, squares, mean, first))
+        rows.append((top, e.sum(1), of_z, of_squares, mean, at_target, first))
     return tuple(None if c[0] is None else torch.cat(c) for c in zip(*rows, strict=True))
+
+
+def _joined(parts: list[tuple[Tensor | None, ...]], vocabulary: int) -> tuple[Tensor | None, ...]:
+    """(log Z, log-probability, entropy, log sum of squares, mean logit, is top 1) of each row, from its slices'."""
+    columns = [None if c[0] is None else torch.stack(c) for c in zip(*parts, strict=True)]
+    tops, totals, of_z, of_squares, sums, at_targets, firsts = columns
+    assert tops is not None
+    assert totals is not None
+    assert at_targets is not None
+    top, at_target = tops.amax(0), at_targets.amax(0)
+    scale = (tops - top).exp()
+    total = (totals * scale).sum(0)
+    log_z = top + total.log()
+    entropy = None if of_z is None else total.log() - ((of_z + totals * (tops - top)) * scale).sum(0) / total
+    squares = None if of_squares is None else (of_squares * scale.square()).sum(0).log() - 2 * total.log()
+    mean = None if sums is None else sums.sum(0) / vocabulary
+    first = None
+    if firsts is not None:
+        earlier = tops.cummax(0).values.roll(1, 0)
+        earlier[0] = -torch.inf
+        first = (firsts & (earlier < at_target)).any(0) & (at_target >= top)
+    return log_z, at_target - log_z, entropy, squares, mean, first
 
 
 def _to_gradient(
@@ -154,7 +200,7 @@ def _to_gradient(
     of_entropy: Tensor | None,
     transform: tuple[float, float | None, float],
 ) -> None:
-    """Overwrite the logits with the gradient of the loss with respect to them.
+    """Overwrite a slice of the logits, in which targets are counted from its start, with the loss's gradient.
 
     d log p(target) / dz_j = 1[j = target] - p_j, and d entropy / dz_j = -p_j (log p_j + entropy).
     """
@@ -173,26 +219,13 @@ def _to_gradient(
             log_p = z - log_z[block, None]
             weight = torch.zeros_like(log_z[block]) if of_log_probs is None else of_log_probs[block]
             gradient.mul_(-weight[:, None] - of_entropy[block, None] * (log_p + entropy[block, None]))
-        gradient.scatter_add_(1, targets[block, None], weight[:, None].to(gradient.dtype))
+        target = targets[block]
+        weight = weight.masked_fill((target < 0) | (target >= gradient.shape[1]), 0)  # the target of another slice
+        places = target.clamp(0, gradient.shape[1] - 1)[:, None]
+        gradient.scatter_add_(1, places, weight[:, None].to(gradient.dtype))
         if softcap is not None:
             gradient.mul_(1 - (z / (softcap * factor)).square())
         if scale * factor != 1.0:
             gradient.mul_(scale * factor)
         if gradient.data_ptr() != place.data_ptr():
             place.copy_(gradient)
-
-
-def _half_products(
-    gradient: Tensor, hidden: Tensor, weight: Tensor, chunk: int, for_hidden: bool, for_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """The two products in float32, by slices of the vocabulary: rounding each to bfloat16 would bias training."""
-    into_hidden = torch.zeros(hidden.shape, device=hidden.device) if for_hidden else None
-    into_weight = torch.empty(weight.shape, device=weight.device) if for_weight else None
-    full = hidden.float()
-    for start in range(0, len(weight), chunk):
-        part = gradient[:, start : start + chunk].float()
-        if into_hidden is not None:
-            into_hidden.addmm_(part, weight[start : start + chunk].to(hidden.dtype).float())
-        if into_weight is not None:
-            torch.mm(part.t(), full, out=into_weight[start : start + chunk])
-    return into_hidden, into_weight

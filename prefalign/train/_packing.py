@@ -95,19 +95,25 @@ class PairPlan:
         sizes = [size for s in self.segments for size in (s.split - s.start, s.stop - s.split)]
         return [size for size in sizes if size]
 
+    def streams(self) -> list[list[tuple[int, int]]]:
+        """For each logical sequence the places of its keys, in packed order; the last span is its queries' too."""
+        found: list[list[tuple[int, int]]] = []
+        for s in self.segments:
+            found.append([(s.start, s.split)])
+            if s.stop > s.split:
+                prefix = [(s.start, s.start + s.shared)] if s.shared else []
+                found.append([*prefix, (s.split, s.stop)])
+        return found
+
     def varlen(self) -> Lengths:
         """The logical sequences as varlen kernels take them."""
         if "lengths" not in self.kept:
             device = self.input_ids.device
             keys, queries_up_to, keys_up_to = [], [0], [0]
-            for s in self.segments:
-                spans = [[(s.start, s.split)]]
-                if s.stop > s.split:
-                    spans.append([(s.start, s.start + s.shared), (s.split, s.stop)])
-                for span in spans:
-                    keys += [torch.arange(first, last) for first, last in span]
-                    queries_up_to.append(span[-1][1])
-                    keys_up_to.append(keys_up_to[-1] + sum(last - first for first, last in span))
+            for spans in self.streams():
+                keys += [torch.arange(first, last) for first, last in spans]
+                queries_up_to.append(spans[-1][1])
+                keys_up_to.append(keys_up_to[-1] + sum(last - first for first, last in spans))
             ends = [torch.tensor(e, dtype=torch.int32) for e in (queries_up_to, keys_up_to)]
             most = [int(e.diff().max()) for e in ends]
             self.kept["lengths"] = Lengths(torch.cat(keys).to(device), ends[0].to(device), ends[1].to(device), *most)

@@ -39,11 +39,19 @@ def both(function, dtype, transform, bias, entropy):
     return outputs, torch.autograd.grad(loss, leaves)
 
 
+@pytest.fixture(params=[1, 2, 7], ids="{} slices".format)
+def slices(request, monkeypatch):
+    """The vocabulary in one slice, in two and in seven, folded in blocks of five rows of one slice."""
+    monkeypatch.setattr(_head, "_FOLD", 5 * VOCABULARY)
+    for name in ("_KEPT_SLICE", "_PASSING_SLICE"):
+        monkeypatch.setattr(_head, name, ROWS * 4 * VOCABULARY // request.param)
+
+
+@pytest.mark.usefixtures("slices")
 @pytest.mark.parametrize("entropy", [0.0, 0.5])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_values_and_gradients_are_those_of_trls_head(transform, bias, entropy, monkeypatch):
-    monkeypatch.setattr(_head, "_FOLD", 5 * VOCABULARY)  # blocks of five rows
+def test_values_and_gradients_are_those_of_trls_head(transform, bias, entropy):
     ours, ours_gradients = both(KeptLogits, torch.float32, transform, bias, entropy)
     theirs, theirs_gradients = both(ChunkedLogProbFunction, torch.float32, transform, bias, entropy)
     for mine, trl in zip(ours[:4], theirs[:4], strict=True):
@@ -53,10 +61,12 @@ def test_values_and_gradients_are_those_of_trls_head(transform, bias, entropy, m
         assert (mine - trl).norm() <= 2e-6 * trl.norm()
 
 
+@pytest.mark.usefixtures("slices")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_gradients_are_the_derivatives(transform):
     temperature, softcap, scale = transform
     hidden, weight, offset, targets = inputs(torch.float64)
+    hidden, targets = hidden[:4].detach().requires_grad_(), targets[:4]
 
     def outputs(*leaves):
         return KeptLogits.apply(*leaves, targets, temperature, 20, softcap, scale, HEAD_OUTPUTS)[:2]
@@ -64,6 +74,7 @@ def test_gradients_are_the_derivatives(transform):
     assert torch.autograd.gradcheck(outputs, (hidden, weight, offset))
 
 
+@pytest.mark.usefixtures("slices")
 def test_bfloat16_is_no_further_from_float32_than_trls():
     exact, exact_gradients = both(KeptLogits, torch.float32, TRANSFORMS[0], True, 0.0)
     errors = []
@@ -75,7 +86,10 @@ def test_bfloat16_is_no_further_from_float32_than_trls():
     assert (errors[0] <= 1.05 * errors[1] + 1e-6).all()
 
 
-def test_only_the_first_of_equal_logits_is_on_top():
+@pytest.mark.parametrize("size", [1, 2**20])
+def test_only_the_first_of_equal_logits_is_on_top(size, monkeypatch):
+    monkeypatch.setattr(_head, "_KEPT_SLICE", size)  # a slice for every token, and one for all
+    monkeypatch.setattr(_head, "_PASSING_SLICE", size)
     hidden, weight = torch.ones(3, 1), torch.tensor([[0.0], [1.0], [1.0]])
     top = KeptLogits.apply(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0, 2, None, 1.0, ("is_top1",))[4]
     assert top.tolist() == [False, True, False]
@@ -89,14 +103,24 @@ def test_a_second_backward_computes_the_logits_again():
     assert torch.equal(first, second)
 
 
-def test_without_gradients_rows_go_through_in_parts(monkeypatch):
+@pytest.mark.usefixtures("slices")
+def test_without_gradients_the_values_are_the_same():
     hidden, weight, offset, targets = inputs()
-    whole = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
-    monkeypatch.setattr(_head, "_ROWS_WITHOUT_GRADIENTS", 4)
+    kept = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
     with torch.no_grad():
-        parts = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
-    for a, b in zip(whole, parts, strict=True):
+        passing = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
+    for a, b in zip(kept, passing, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "bytes_per_column", "ends"),
+    [(49152, 2048, [16384, 32768, 49152]), (10, 1, [10]), (10, 2**24, [2, 4, 6, 8, 10]), (3, 2**26, [1, 2, 3])],
+)
+def test_slices_of_the_vocabulary_are_just_large_enough(vocabulary, bytes_per_column, ends):
+    parts = _head._slices(vocabulary, bytes_per_column, 2**25)
+    assert [part.stop for part in parts] == ends
+    assert [part.start for part in parts] == [0, *ends[:-1]]
 
 
 def test_frozen_leaves_get_no_gradient():
