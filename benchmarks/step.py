@@ -90,13 +90,13 @@ def heavy_tail(rng: random.Random, divisor: int) -> list[int]:
 
 def make_pairs(mix: str, vocabulary: int, rounds: int) -> list[list[Pair]]:
     """A batch of random tokens for each round."""
-    rng = random.Random(mix.split("/")[0] if mix.startswith("tail") else mix)
+    rng, words = random.Random("tail"), random.Random(mix)  # `tail` and `tail/4` have the same shapes
     count, prompt, completion = MIXES[mix]
 
     def pair() -> Pair:
         divisor = 4 if mix == "tail/4" else 1
         lengths = heavy_tail(rng, divisor) if mix.startswith("tail") else [prompt, completion, completion]
-        start, chosen, rejected = (rng.choices(range(10, vocabulary), k=length) for length in lengths)
+        start, chosen, rejected = (words.choices(range(10, vocabulary), k=length) for length in lengths)
         return start, chosen, rejected
 
     return [[pair() for _ in range(count)] for _ in range(rounds)]
@@ -147,6 +147,8 @@ class Bench:
         with torch.no_grad():  # an untouched reference would make every loss log 2, and prove nothing
             for parameter in trainer.ref_model.parameters():
                 parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
+            for parameter in trainer.model.parameters():  # mapped from a file they come and go with the page cache
+                parameter.data = parameter.data.clone()
         self.forwards = [install(trainer.model, "the policy"), install(trainer.ref_model, "the reference")]
         for forward in self.forwards:
             assert forward is not None

@@ -63,7 +63,8 @@ class KeptLogits(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         ctx.transform = (logit_scale, softcap, 1 / temperature)
         ctx.dtype, ctx.chunk_size = dtype, chunk_size
-        keep = any(ctx.needs_input_grad[:3])
+        # A trainable weight asks for its gradient even where none is computed; hidden states tell the two apart.
+        keep = ctx.needs_input_grad[0]
         size = _KEPT_SLICE if keep else _PASSING_SLICE
         ctx.slices = _slices(len(weight), len(hidden) * dtype.itemsize, size)
         ctx.logits = []
@@ -74,8 +75,7 @@ class KeptLogits(torch.autograd.Function):
             if keep:
                 ctx.logits.append(logits)
         log_z, log_probs, entropy, log_sum_sq, mean_logits, is_top1 = _joined(parts, len(weight))
-        if keep:
-            ctx.save_for_backward(hidden, weight, bias, targets, log_z, log_z if entropy is None else entropy)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z, log_z if entropy is None else entropy)
         ctx.mark_non_differentiable(*(x for x in (log_sum_sq, mean_logits, is_top1) if x is not None))
         return log_probs, entropy, log_sum_sq, mean_logits, is_top1
 
@@ -92,7 +92,7 @@ class KeptLogits(torch.autograd.Function):
             into_bias = bias.new_empty(bias.shape, dtype=full) if wanted[2] else None
             states = hidden.to(ctx.dtype).to(full)
             for part in ctx.slices:
-                # Computed again in a second backward pass through the same graph.
+                # Computed again in a second backward pass through the same graph, and where the head alone is trained.
                 logits = ctx.logits.pop(0) if ctx.logits else _project(hidden, weight, bias, part, ctx.dtype)
                 _to_gradient(logits, targets - part.start, log_z, entropy, gradients[0], gradients[1], ctx.transform)
                 step = logits.shape[1] if full == ctx.dtype else ctx.chunk_size

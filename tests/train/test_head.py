@@ -108,9 +108,29 @@ def test_without_gradients_the_values_are_the_same():
     hidden, weight, offset, targets = inputs()
     kept = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
     with torch.no_grad():
-        passing = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
+        passing = KeptLogits.apply(hidden.detach(), weight, offset, targets, 1.0, 20)
     for a, b in zip(kept, passing, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_without_gradients_of_the_hidden_states_no_logits_are_kept(monkeypatch):
+    """As in a reference's forward pass, whose weights may be trainable ones."""
+    widths = []
+    fold = _head._fold
+    monkeypatch.setattr(_head, "_fold", lambda logits, *rest: widths.append(logits.shape[1]) or fold(logits, *rest))
+    monkeypatch.setattr(_head, "_PASSING_SLICE", ROWS * 4 * 10)
+    hidden, weight, offset, targets = inputs()
+    KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)
+    with torch.no_grad():
+        KeptLogits.apply(hidden.detach(), weight, offset, targets, 1.0, 20)
+    assert widths == [VOCABULARY, 11, 11, 11, 11, 9]
+
+
+def test_a_head_alone_can_be_trained():
+    hidden, weight, offset, targets = inputs()
+    whole = torch.autograd.grad(KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)[0].sum(), weight)[0]
+    head = torch.autograd.grad(KeptLogits.apply(hidden.detach(), weight, offset, targets, 1.0, 20)[0].sum(), weight)[0]
+    torch.testing.assert_close(head, whole)
 
 
 @pytest.mark.parametrize(
