@@ -7,7 +7,8 @@ All variants run interleaved in one process on the same weights and the same pai
 (unless cached) and backward through `DPOTrainer.compute_loss`. A small batch warms every variant up. `cosine` is the
 smallest between a parameter's gradient and the stock one, in the first round. Times are process CPU time on a CPU, time
 between device synchronisations on a GPU; the number of a variant is the median over the rounds, for the heavy-tailed
-mix, whose batches differ, the sum over the same pairs. --memory is what a step adds at its peak, without gradients.
+mix, whose batches differ, the sum over the same pairs. --memory is what a step allocates at its peak, without
+gradients.
 
     stock       trl's DPOTrainer as installed
     compacted   the same with its compaction of unscored positions forced on, which TRL does only where Triton is:
@@ -26,7 +27,7 @@ way is from stock in bfloat16. (A whole run, with its optimizer: `benchmarks/tra
 from __future__ import annotations
 
 import argparse
-import ctypes
+import itertools
 import json
 import math
 import os
@@ -199,10 +200,9 @@ class Bench:
         model = self.trainer.model
         for parameter in model.parameters():
             parameter.grad.zero_()
-        before = self._peak(reset=True)
-        with self.as_in(variant), self.trainer.compute_loss_context_manager():
+        with self.as_in(variant), self.trainer.compute_loss_context_manager(), _Peak(self.gpu) as peak:
             self.trainer.compute_loss(self.trainer.model, {**batch, **cached}).backward()
-        return (self._peak(reset=False) - before) / 2**30
+        return peak.bytes / 2**30
 
     def log_ratios(self, variant: Variant, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Of policy over reference, (2 pairs,), nats."""
@@ -217,17 +217,35 @@ class Bench:
         if self.gpu:
             torch.cuda.synchronize()
 
-    def _peak(self, reset: bool) -> int:
-        """Bytes held now (after a reset) or at the peak since."""
+
+class _Peak:
+    """What PyTorch's allocator holds at most more than at the start. (The resident size also counts what the C library
+    keeps of earlier steps, and moves by a quarter of a GiB with what ran before.)
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
+        self.bytes = 0
+        self._profile = torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        )
+
+    def __enter__(self) -> _Peak:
         if self.gpu:
-            if reset:
-                torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.max_memory_allocated()
-        if reset:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(fields["VmRSS" if reset else "VmHWM"].split()[0]) * 1024
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            self._profile.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.gpu:
+            self.bytes = torch.cuda.max_memory_allocated() - self._before
+            return
+        self._profile.__exit__(*error)
+        events = [e for e in self._profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
+        self.bytes = max(held)
 
 
 def cosine(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
