@@ -142,8 +142,9 @@ class Bench:
         rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 4)
         tokenizer = AutoTokenizer.from_pretrained(path)
         self.trainer = trainer = DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
-        # Accelerate wraps the reference's forward in autocast for good: unwrapped it is float32 where none is on.
-        trainer.accelerator.unwrap_model(trainer.ref_model, keep_fp32_wrapper=False)
+        # Accelerate wraps the reference's forward in autocast for good: without, it is float32 where none is on.
+        reference = trainer.ref_model
+        reference.forward = getattr(reference, "_original_forward", reference.forward)
         torch.manual_seed(0)
         with torch.no_grad():  # an untouched reference would make every loss log 2, and prove nothing
             for parameter in trainer.ref_model.parameters():
