@@ -20,7 +20,7 @@ from prefalign.references import Ditto, PastCheckpoints, _ditto, _past
 from prefalign.train import GenerationOptions, _generation
 from prefalign.train._generation import _DEFAULTS
 from tests.tiny import tiny_pairs
-from tests.train.runs import history, ours
+from tests.train.runs import ours
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA = DOCS.parent / "examples" / "data"
@@ -71,7 +71,8 @@ def test_every_key_of_self_play_has_an_entry_in_both_pages(checkpoint, tmp_path)
     trainer = ours(tmp_path, checkpoint, data, loss="seppo(beta=0.1)", reference="past(every=3)", max_steps=1)
     trainer.train()
     metrics = (DOCS / "metrics.md").read_text("utf-8")
-    keys = [key for key in history(trainer)[0] if key.split("/")[0] in ("anchor", "generated", "reference")]
+    logged = trainer.state.log_history[0]
+    keys = [key for key in logged if key.split("/")[0] in ("anchor", "generated", "reference")]
     assert len(keys) == 8
     for key in keys:
         assert f"`{key}`" in PAGE, key
