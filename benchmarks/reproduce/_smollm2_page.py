@@ -14,7 +14,7 @@ from _page import IMAGES, put, table
 Runs = dict[tuple[str, float], dict[int, dict[str, Any]]]  # (arm, flip rate) -> seed -> result
 
 
-def show(args: argparse.Namespace, beta: float) -> None:
+def show(args: argparse.Namespace) -> None:
     """Put what there is into the page: a stopped series shows what it has. Another model's results are only printed."""
     out: Path = args.out
     groups: dict[str, Runs] = {"noise": defaultdict(dict), "rpo": defaultdict(dict)}
@@ -25,10 +25,11 @@ def show(args: argparse.Namespace, beta: float) -> None:
     if not any(groups.values()):
         return
     every = [run for runs in groups.values() for seeds in runs.values() for run in seeds.values()]
-    settings = {(r["setting"]["learning_rate"], r["setting"]["train_layers"], r["setting"]["heldout"]) for r in every}
+    same = ("beta", "learning_rate", "train_layers", "heldout")
+    settings = {tuple(run["setting"][name] for name in same) for run in every}
     if len(settings) > 1:
         raise SystemExit(f"{out} holds runs of several settings {sorted(settings)}; use another --out for each.")
-    ((rate, layers, heldout),) = settings
+    ((beta, rate, layers, heldout),) = settings
     cpu = sum(run["cpu_seconds"] for run in every)
     parts = [
         f"{len(every)} runs: LoRA on the {layers} upper layers, {args.steps} steps of 8 of the 622 pairs of "

@@ -37,6 +37,7 @@ class Setting:
     """What decides a run's result."""
 
     loss: str
+    beta: float
     flips: float
     seed: int
     steps: int

@@ -28,7 +28,6 @@ from prefalign.cli.demo import load, model_path
 from prefalign.data import load_pairs
 from prefalign.losses import parse_loss
 
-BETA = 0.1
 FLIP_RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
 ETAS = (0.0, 0.005, 0.05, 0.5)
 # The losses that need the flip rate are told the true one.
@@ -52,11 +51,10 @@ class Arm:
     name: str
     flips: float
 
-    @property
-    def loss(self) -> str:
+    def loss(self, beta: float) -> str:
         """The expression."""
         text = (NOISE if self.group == "noise" else RPO)[self.name]
-        return parse_loss(text.format(beta=BETA, flips=self.flips)).expression
+        return parse_loss(text.format(beta=beta, flips=self.flips)).expression
 
     def file(self, seed: int, args: argparse.Namespace) -> Path:
         """Where the result lies."""
@@ -67,7 +65,8 @@ class Arm:
     def setting(self, seed: int, args: argparse.Namespace) -> Setting:
         """What decides the result."""
         return Setting(
-            loss=self.loss,
+            loss=self.loss(args.beta),
+            beta=args.beta,
             flips=self.flips,
             seed=seed,
             steps=args.steps,
@@ -108,7 +107,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="optimizer steps of 8 pairs")
     parser.add_argument("--heldout", type=int, default=64, help="how many of the 95 held-out pairs")
     parser.add_argument("--samples", type=int, help="samples of each held-out prompt (default: 0; group rpo: 2)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--beta", type=float, default=0.5)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--train-layers", type=int, default=10, help="LoRA on so many upper layers; the rest is frozen")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--page", action="store_true", help="train nothing; put what is done into the page")
@@ -128,8 +128,8 @@ def main() -> None:
         keep(arm.file(seed, args), {"group": arm.group, "arm": arm.name, **found})
         tqdm.write(f"{arm.group} {arm.name} ε={arm.flips:g} seed {seed}: {found['cpu_seconds']:.0f} s of CPU time")
         if args.model is None:
-            show(args, BETA)
-    show(args, BETA)
+            show(args)
+    show(args)
 
 
 if __name__ == "__main__":

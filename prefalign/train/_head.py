@@ -18,9 +18,9 @@ from torch import Tensor
 from . import _trl
 
 # Elements that are folded at once: they and their exponentials stay in a core's cache.
-_FOLD = 2**19
-# Bytes of a slice of the vocabulary. Kept slices go back to the system one by one while the weight's gradient grows,
-# which the C library does from 32 MiB on; those that are not kept stay in a cache.
+_FOLD = 2**18
+# Bytes of a slice of the vocabulary. Slices that are kept by themselves go back to the system one by one while the
+# weight's gradient grows, which the C library does from 32 MiB on; all others stay in a cache.
 _KEPT_SLICE = 2**25
 _PASSING_SLICE = 2**22
 _SHARE_OF_MEMORY = 0.25
@@ -65,12 +65,18 @@ class KeptLogits(torch.autograd.Function):
         ctx.dtype, ctx.chunk_size = dtype, chunk_size
         # A trainable weight asks for its gradient even where none is computed; hidden states tell the two apart.
         keep = ctx.needs_input_grad[0]
-        size = _KEPT_SLICE if keep else _PASSING_SLICE
-        ctx.slices = _slices(len(weight), len(hidden) * dtype.itemsize, size)
+        # No more rows than hidden units: the weight's gradient may overwrite the logits that it is made of.
+        rows, units = hidden.shape
+        shares = keep and ctx.needs_input_grad[1] and dtype.itemsize >= 4 and rows <= units
+        size = _KEPT_SLICE if keep and not shares else _PASSING_SLICE
+        ctx.slices = _slices(len(weight), rows * dtype.itemsize, size)
+        ctx.room = hidden.new_empty(len(weight) * units, dtype=dtype) if shares else None
+        passing = None if keep else hidden.new_empty(rows * ctx.slices[0].stop, dtype=dtype)
         ctx.logits = []
         parts = []
         for part in ctx.slices:
-            logits = _project(hidden, weight, bias, part, dtype)
+            room = passing if ctx.room is None else ctx.room[rows * part.start :]
+            logits = _project(hidden, weight, bias, part, dtype, room)
             parts.append(_fold(logits, targets - part.start, ctx.transform, outputs))
             if keep:
                 ctx.logits.append(logits)
@@ -88,12 +94,18 @@ class KeptLogits(torch.autograd.Function):
         full = torch.promote_types(ctx.dtype, torch.float32)
         with _trl.gathered_head(weight, bias):
             into_hidden = hidden.new_zeros(hidden.shape, dtype=full) if wanted[0] else None
-            into_weight = weight.new_empty(weight.shape, dtype=full) if wanted[1] else None
+            room, ctx.room = ctx.room, None
+            if wanted[1]:
+                into_weight = weight.new_empty(weight.shape, dtype=full) if room is None else room.view(weight.shape)
+            else:
+                into_weight = None
             into_bias = bias.new_empty(bias.shape, dtype=full) if wanted[2] else None
             states = hidden.to(ctx.dtype).to(full)
-            for part in ctx.slices:
+            for part in reversed(ctx.slices):
                 # Computed again in a second backward pass through the same graph, and where the head alone is trained.
-                logits = ctx.logits.pop(0) if ctx.logits else _project(hidden, weight, bias, part, ctx.dtype)
+                logits = ctx.logits.pop() if ctx.logits else _project(hidden, weight, bias, part, ctx.dtype)
+                if room is not None:
+                    logits = logits.clone()  # this slice's gradient comes to lie over it, and behind those before it
                 _to_gradient(logits, targets - part.start, log_z, entropy, gradients[0], gradients[1], ctx.transform)
                 step = logits.shape[1] if full == ctx.dtype else ctx.chunk_size
                 for start in range(0, logits.shape[1], step):
@@ -119,8 +131,20 @@ def _slices(vocabulary: int, bytes_per_column: int, size: int) -> list[slice]:
     return [slice(start, min(start + step, vocabulary)) for start in range(0, vocabulary, step)]
 
 
-def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, part: slice, dtype: torch.dtype) -> Tensor:
-    logits = hidden.to(dtype) @ weight[part].to(dtype).t()
+def _project(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    part: slice,
+    dtype: torch.dtype,
+    room: Tensor | None = None,
+) -> Tensor:
+    """The logits of a slice of the vocabulary, at the beginning of the room that is given."""
+    place = None
+    if room is not None:
+        columns = part.stop - part.start
+        place = room[: len(hidden) * columns].view(len(hidden), columns)
+    logits = torch.mm(hidden.to(dtype), weight[part].to(dtype).t(), out=place)
     return logits if bias is None else logits.add_(bias[part].to(dtype))
 
 
