@@ -142,6 +142,9 @@ class Bench:
         rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 4)
         tokenizer = AutoTokenizer.from_pretrained(path)
         self.trainer = trainer = DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
+        if checkpointing:  # otherwise done by `train`, which is never called here
+            trainer.model.activation_checkpointing_enable({"use_reentrant": False})
+        assert trainer.model.is_activation_checkpointing == checkpointing
         # Accelerate wraps the reference's forward in autocast for good: without, it is float32 where none is on.
         reference = trainer.ref_model
         reference.forward = getattr(reference, "_original_forward", reference.forward)
