@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -224,10 +225,11 @@ class Baseline:
         if kept[0] is not None:
             completions = {int(number): ids for number, ids in kept[0].items()}
         else:
-            completions = self._generate(prompts, sampling)
-            if accelerator.is_main_process and file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_json(file, {"format": _FORMAT, "completions": {str(n): ids for n, ids in completions.items()}})
+            parts = None if file is None else file.with_suffix(".parts")
+            completions = self._generate(prompts, sampling, parts)
+            if accelerator.is_main_process and file is not None and parts is not None:
+                _write(file, completions)
+                shutil.rmtree(parts)
         return {number: (prompt, completions[number]) for number, prompt in prompts.items()}
 
     def _prompts(self) -> Iterator[tuple[int, list[int]]]:
@@ -239,14 +241,25 @@ class Baseline:
                 for row in dataset:
                     yield int(row[_trl.PAIR_INDEX]), list(row["prompt_ids"])
 
-    def _generate(self, prompts: Mapping[int, list[int]], sampling: Sampling) -> dict[int, list[int]]:
+    def _generate(
+        self, prompts: Mapping[int, list[int]], sampling: Sampling, parts: Path | None
+    ) -> dict[int, list[int]]:
+        """A sample for every prompt, by its number; each call's are kept at once, for a run that is stopped."""
         trainer = self.trainer
         accelerator = trainer.accelerator
         size = sampling.batch or _AT_ONCE
         numbers = sorted(prompts, key=lambda number: (len(prompts[number]), number))
         portions = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        # All processes make as many calls, or those of a sharded model would wait for one another for ever.
-        rounds = -(-len(portions) // accelerator.num_processes)
+        # What the main process finds counts for all: they make as many calls, or those of a sharded model would wait
+        # for one another for ever.
+        found: list[Any] = [_read_parts(parts, portions) if accelerator.is_main_process else None]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        kept: dict[int, dict[int, list[int]]] = found[0]
+        if parts is not None:
+            parts.mkdir(parents=True, exist_ok=True)
+        left = [place for place in range(len(portions)) if place not in kept]
+        rounds = -(-len(left) // accelerator.num_processes)
         made: dict[int, list[int]] = {}
         bar = tqdm(
             range(rounds), desc="Sampling the reference", unit="batch", delay=2, disable=not accelerator.is_main_process
@@ -254,16 +267,23 @@ class Baseline:
         with trainer.reference.serving() as model, accelerator.autocast():
             vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
             for turn in bar:
-                place = turn * accelerator.num_processes + accelerator.process_index
-                mine = portions[min(place, len(portions) - 1)]
+                own = turn * accelerator.num_processes + accelerator.process_index
+                place = left[min(own, len(left) - 1)]
+                mine = portions[place]
                 request = Request(
                     tuple(tuple(prompts[number]) for number in mine),
                     sampling,
-                    seed_of(trainer.args.seed, _STREAM, min(place, len(portions) - 1)),
+                    seed_of(trainer.args.seed, _STREAM, place),
                     trainer.reference.version,
                 )
-                for number, ids in zip(mine, checked(self.generator(model, request), request, vocabulary), strict=True):
-                    made[number] = ids or [sampling.stop_ids[0]]  # what says nothing is the end token alone
+                drawn = checked(self.generator(model, request), request, vocabulary)
+                # What says nothing is the end token alone.
+                new = {n: list(ids or [sampling.stop_ids[0]]) for n, ids in zip(mine, drawn, strict=True)}
+                made |= new
+                if parts is not None and own < len(left):
+                    _write(parts / f"{place}.json", new)
+        for portion in kept.values():
+            made |= portion
         return {int(n): list(ids) for n, ids in gather_object(list(made.items()))}
 
     def _file(self, prompts: Mapping[int, Sequence[int]]) -> Path | None:
@@ -291,6 +311,22 @@ def weights_now(trainer: PrefTrainer) -> list[float]:
 
 def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, _STREAM, epoch]).permutation(count)
+
+
+def _write(file: Path, completions: Mapping[int, list[int]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {"format": _FORMAT, "completions": {str(n): ids for n, ids in completions.items()}})
+
+
+def _read_parts(parts: Path | None, portions: Sequence[Sequence[int]]) -> dict[int, dict[int, list[int]]]:
+    """What a run that was stopped has sampled: by the portion's place, the samples by their numbers."""
+    found = {}
+    for place, numbers in enumerate(portions):
+        kept = None if parts is None else _read(parts / f"{place}.json")
+        samples = {int(number): ids for number, ids in (kept or {}).items()}
+        if sorted(samples) == sorted(numbers):
+            found[place] = samples
+    return found
 
 
 def _read(file: Path) -> dict[str, list[int]] | None:

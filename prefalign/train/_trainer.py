@@ -108,12 +108,12 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         policy = _setup.describe_policy(model, processing_class, args)
         self.reference.check(policy)
         data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
-        self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
         self.pair_weights = read_weights(data.train, data.eval, self.objective, args)
         check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
-        _setup.mirror(self.objective, args)
         sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
         baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, model, policy, data.train)
+        self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
+        _setup.mirror(self.objective, args)
         self.data_reports, self.noise_rate, self.splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward

@@ -152,6 +152,14 @@ def test_pairs_that_cannot_tell_stop_the_run_before_it_starts(folder, tmp_path):
         trainer(folder, tmp_path / "run", letters(20, 0.0))
 
 
+def test_what_else_is_wrong_is_said_before_the_rate_is_measured(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    loss = "robust(dpo(beta=0.1), flip_rate=estimate) + 0.01*sft(reduction='sum', baseline='sft_dataset')"
+    with pytest.raises(ConfigError, match="needs one data set"):
+        trainer(folder, tmp_path / "run", letters(60, 0.0), loss)
+    assert "Flip rate" not in capsys.readouterr().out
+
+
 def test_a_stream_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="read twice"):
         trainer(folder, tmp_path / "run", letters(60, 0.0).to_iterable_dataset())

@@ -118,6 +118,35 @@ def test_samples_are_drawn_once_and_kept_with_the_run(tmp_path, checkpoint):
     assert len(calls) == 6
 
 
+def test_sampling_that_was_stopped_goes_on_with_the_next_call(tmp_path, checkpoint):
+    asked, stop = [], [1]
+
+    def generator(model, request):
+        if len(asked) in stop:
+            raise KeyboardInterrupt
+        asked.append((request.seed, request.prompts))
+        return [[70 + len(asked), 2] for _ in request.prompts]
+
+    def run():
+        how = {"loss": SAMPLES, "generator": generator}
+        trainer = ours(tmp_path, checkpoint, how, generation_batch_size=10, **SHORT)
+        trainer.train()
+        return trainer.baseline._samples
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        stop[0] += 1
+    stop.clear()
+    samples = run()
+    assert [len(prompts) for _, prompts in asked] == [10, 10, 4]
+    assert len({seed for seed, _ in asked}) == 3
+    for call, (_, prompts) in enumerate(asked, 1):
+        assert all((list(prompt), [70 + call, 2]) in samples.values() for prompt in prompts)
+    (kept,) = (tmp_path / "ours" / "prefalign_cache" / "baseline").iterdir()
+    assert kept.suffix == ".json"
+
+
 def test_samples_are_the_references_and_not_the_policys(tmp_path, checkpoint):
     trainer = ours(
         tmp_path, checkpoint, {"loss": SAMPLES, "peft_config": lora()}, temperature=0.0, max_new_tokens=5, max_steps=3
