@@ -84,6 +84,7 @@ class ReferenceCache:
         self.store = LogpStore(plan.folder / weights.key(), weights.about())
         self.computed = 0
         self.spread: float | None = None
+        self._verified = False  # a batch that came from the cache, where nothing was checked before training
         self._collate = trainer.data_collator
         datasets = {"train": trainer.train_dataset}
         if isinstance(trainer.eval_dataset, Mapping):
@@ -124,6 +125,8 @@ class ReferenceCache:
         known: Tensor | None = inputs.pop(TOKEN_LOGPS, None)
         if self._all_know(known is not None):
             assert known is not None
+            if self.lazy and not self._verified:
+                self._verify_batch(inputs, known)
             return DPOTrainer.compute_ref_log_probs(trainer, Replay(known), inputs), known
         self.weights.hold()
         trainer._reference_tokens.clear()
@@ -254,15 +257,38 @@ class ReferenceCache:
                     assert kept is not None, "the row was there"
                     worst = max(worst, float(abs(kept - values).max(initial=0.0)))
                     sums.append(float((kept - values).sum(dtype="float64")))
-        exact = trainer.accelerator.mixed_precision == "no" and trainer.model.dtype == torch.float32
-        allowed = _ROUNDING if exact else _ROUNDING_16
+        self._refuse(worst)
+        self.spread = math.sqrt(sum(each * each for each in sums) / len(sums))
+
+    def _verify_batch(self, inputs: dict[str, Any], known: Tensor) -> None:
+        """Compute the first batch that the cache has whole afresh, where none could be before training.
+
+        Raises:
+            CheckpointError: It differs by more than rounding explains.
+        """
+        trainer = self.trainer
+        self._verified = True
+        self.weights.hold()
+        trainer._reference_tokens.clear()
+        trainer.reference.logps(dict(inputs))
+        fresh = trainer._reference_tokens.pop()
+        apart = (fresh - known.to(fresh.device)).abs() * inputs["completion_mask"][:, 1:].to(fresh.device)
+        worst = apart.max().item()
+        if self.weights.sharded:  # all come to the same end
+            worst = trainer.accelerator.gather(apart.max()).max().item()
+        self._refuse(worst)
+
+    def _refuse(self, worst: float) -> None:
+        """Raise an error where a token's log-probability differs by `worst` nats and rounding does not explain it."""
+        trainer = self.trainer
+        full = trainer.model.dtype in (torch.float32, torch.float64)
+        allowed = _ROUNDING if full and trainer.accelerator.mixed_precision == "no" else _ROUNDING_16
         if not worst <= allowed:
             raise CheckpointError(
                 f"The reference cache in {str(self.store.folder)!r} holds other values than the reference gives: a "
                 f"token's log-probabilities differ by {worst:.2g} nats (rounding explains {allowed:.2g}). Remove it, "
                 f'`prefalign cache clear {self.store.folder.name}`, or write `reference_cache="off"`.'
             )
-        self.spread = math.sqrt(sum(each * each for each in sums) / len(sums))
 
     @property
     def _shows(self) -> bool:

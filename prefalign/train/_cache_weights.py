@@ -17,6 +17,7 @@ from ..references import GivenModel, fingerprint, reference_key
 from . import _trl
 from ._attention import base_of
 from ._cache_plan import CachePlan
+from ._packable import dropouts
 from ._shared_prefix import Setup, install
 
 Load = Callable[[], nn.Module | None]
@@ -62,10 +63,12 @@ class ReferenceWeights:
             return "ZeRO-3 shards the weights while they load, so that they cannot be told from others"
         if self.sharded and isinstance(self.trainer.reference, GivenModel):
             return "a model passed as `ref_model` is sharded by now; name its folder, `reference=checkpoint(PATH)`"
-        if not self.trainer.args.disable_dropout and any(
-            isinstance(module, nn.Dropout) and module.p > 0 for module in self.trainer.model.modules()
-        ):
-            return "dropout (`disable_dropout=False`) makes its values random"
+        # What `disable_dropout` leaves, such as that of attention, acts where the policy itself is the reference.
+        random = not self.trainer.args.disable_dropout or self.under_adapter
+        if random and any(p > 0 for p in dropouts(self.trainer.model)):
+            return (
+                "dropout makes its values random (`disable_dropout=False`, or that of attention in the configuration)"
+            )
         return None
 
     def key(self) -> str:

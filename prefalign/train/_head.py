@@ -95,6 +95,7 @@ class KeptLogits(torch.autograd.Function):
         with _trl.gathered_head(weight, bias):
             into_hidden = hidden.new_zeros(hidden.shape, dtype=full) if wanted[0] else None
             room, ctx.room = ctx.room, None
+            kept, ctx.logits = ctx.logits, []
             if wanted[1]:
                 into_weight = weight.new_empty(weight.shape, dtype=full) if room is None else room.view(weight.shape)
             else:
@@ -103,7 +104,7 @@ class KeptLogits(torch.autograd.Function):
             states = hidden.to(ctx.dtype).to(full)
             for part in reversed(ctx.slices):
                 # Computed again in a second backward pass through the same graph, and where the head alone is trained.
-                logits = ctx.logits.pop() if ctx.logits else _project(hidden, weight, bias, part, ctx.dtype)
+                logits = kept.pop() if kept else _project(hidden, weight, bias, part, ctx.dtype)
                 if room is not None:
                     logits = logits.clone()  # this slice's gradient comes to lie over it, and behind those before it
                 _to_gradient(logits, targets - part.start, log_z, entropy, gradients[0], gradients[1], ctx.transform)

@@ -61,10 +61,12 @@ def reason_against(model: nn.Module) -> str | None:
         return f"{text.model_type} does not call transformers' attention interface"
     if _window(text) and text.model_type not in WINDOWED:
         return f"{text.model_type} has a sliding window that was not tested"
-    if any(p > 0 for p in _dropouts(model)):
+    if any(p > 0 for p in dropouts(model)):
         return "dropout would differ between a shared prefix and its two copies"
     if any(getattr(c, "is_prompt_learning", False) for c in getattr(model, "peft_config", {}).values()):
         return "prompt-learning adapters put virtual tokens before every row"
+    if any(getattr(c, "alora_invocation_tokens", None) for c in getattr(model, "peft_config", {}).values()):
+        return "an activated LoRA looks for its invocation tokens in every row"
     if getattr(text, "output_router_logits", False):
         return "the router's auxiliary loss counts every copy of a token"
     return None
@@ -76,8 +78,15 @@ def reason_against_default(model: nn.Module) -> str | None:
     return None if family in EXACT else f"{family} was not tested (`shared_prefix=True` tries it, and checks a batch)"
 
 
-def reason_against_setup(accelerator: Any) -> str | None:
-    """Why a way of training cannot take the shared-prefix forward; None if it may."""
+def reason_against_setup(accelerator: Any, neftune: float | None = None) -> str | None:
+    """Why a way of training cannot take the shared-prefix forward; None if it may.
+
+    Args:
+        accelerator: The trainer's.
+        neftune: The option `neftune_noise_alpha`.
+    """
+    if neftune:
+        return "NEFTune's noise shrinks with the length of a row, and would be the same for both copies of a prefix"
     parallelism = getattr(accelerator, "parallelism_config", None)
     for name in ("cp_size", "sp_size"):
         if getattr(parallelism, name, 1) > 1:
@@ -100,7 +109,8 @@ def _window(config: Any) -> int | None:
     return window
 
 
-def _dropouts(model: nn.Module) -> list[float]:
+def dropouts(model: nn.Module) -> list[float]:
+    """The rates of dropout in training; transformers' attention layers keep theirs as a number of their own."""
     found = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    text = inner_model(model).config.get_text_config()
-    return [*found, *(getattr(text, field, 0.0) or 0.0 for field in ("attention_dropout", "attn_pdrop"))]
+    numbers = [vars(module).get("attention_dropout") for module in model.modules()]
+    return [*found, *(float(p) for p in numbers if isinstance(p, float | int))]

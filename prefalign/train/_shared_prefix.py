@@ -7,8 +7,9 @@ log-probabilities of a batch of pairs. `install` puts a layer in front of it: th
 (with its logits kept where they fit, `_head.py`), and the results go back to the padded layout. Losses, references and
 metrics see what they always saw.
 
-The first packed batch is compared with the plain forward. Where the numbers differ, and where the architecture is known
-not to allow packing, the plain forward stays and one warning says why.
+The first packed batch in each state of the model (training or not, with which adapters, ...) is compared with the plain
+forward. Where the numbers differ, and where the architecture is known not to allow packing, the plain forward stays and
+one warning says why.
 """
 
 from __future__ import annotations
@@ -37,19 +38,22 @@ class SharedPrefix:
 
     Attributes:
         active: Whether batches are packed; false once a self-check failed.
-        checked: Whether a batch was compared with the plain forward.
+        checked: In which states of the model a batch was compared with the plain forward: with gradients or without,
+            in training mode or not, with which adapters.
         packed_tokens, padded_tokens: What was computed and what the plain forward would have computed, so far.
     """
 
     def __init__(self, model: nn.Module, name: str, setup: Setup) -> None:
         self.name = name
         self.active = True
-        self.checked = False
+        self.checked: set[object] = set()
         self.packed_tokens = 0
         self.padded_tokens = 0
         self._setup = setup
         self._plan: tuple[Tensor, PairPlan | None] | None = None
         self._inner = inner = inner_model(model)
+        self._adapted = next((m for m in inner.modules() if _is_adapted(m)), None)
+        self._said_padding = False
         self._vocabulary: int = inner.config.get_text_config().vocab_size
         self._plain: Callable[..., Any] = inner.forward
         # Left in place after the call: gradient checkpointing runs the layers again in the backward pass.
@@ -66,13 +70,28 @@ class SharedPrefix:
             if not (self.active and kwargs.get("fused_lm_head") and _packable(args, kwargs)):
                 return plain(*args, **kwargs)
             plan = self._plan_for(kwargs["input_ids"], kwargs["attention_mask"], kwargs["labels"])
-            if not self.checked and (plan is not None or self._setup.sharded):
+            if self._state() not in self.checked and (plan is not None or self._setup.sharded):
                 return self._first(plan, kwargs)
-            return plain(**kwargs) if plan is None else self._packed(plan, kwargs)
+            if plan is not None:
+                return self._packed(plan, kwargs)
+            self._say_padding(kwargs["attention_mask"])
+            return plain(**kwargs)
 
         # `generate` validates its keyword arguments against the signature of the model's own forward.
         forward.__wrapped__ = getattr(plain, "__wrapped__", plain)  # type: ignore[attr-defined]
         return forward
+
+    def _state(self) -> object:
+        """What of the model may decide how its forward pass is made."""
+        adapters = None
+        if self._adapted is not None:
+            adapters = self._adapted.disable_adapters or tuple(self._adapted.active_adapters)
+        return torch.is_grad_enabled(), self._inner.training, adapters
+
+    def _say_padding(self, attention_mask: Tensor) -> None:
+        if not self._said_padding and bool((attention_mask[:, 0] == 0).any()):
+            self._said_padding = True
+            logger.warning("shared prefix: off for batches of %s that are padded on the left, as this one.", self.name)
 
     def _plan_for(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PairPlan | None:
         # The reference's forward on the same batch, where it is the same module, uses the same plan.
@@ -101,11 +120,11 @@ class SharedPrefix:
         return _trl.head(KeptLogits) if kept else nullcontext()
 
     def _first(self, plan: PairPlan | None, kwargs: dict[str, Any]) -> Any:
-        """Compute the first batch both ways; turn packing off where a log-probability differs.
+        """Compute a state's first batch both ways; turn packing off where a log-probability differs.
 
         Where weights are sharded, every process has to make the same forward passes and come to the same end.
         """
-        self.checked = True
+        self.checked.add(self._state())
         with torch.no_grad():
             plain = self._plain(**kwargs).log_probs
         output, why = None, None
@@ -172,7 +191,11 @@ def install(model: nn.Module, name: str = "the policy", setup: Setup | None = No
 
 
 def install_all(
-    policy: nn.Module, reference: nn.Module | None, accelerator: Any, asked: bool | None
+    policy: nn.Module,
+    reference: nn.Module | None,
+    accelerator: Any,
+    asked: bool | None,
+    neftune: float | None = None,
 ) -> SharedPrefix | None:
     """Give the policy and, where there is a second model, the reference the shared-prefix forward.
 
@@ -181,6 +204,7 @@ def install_all(
         accelerator: The trainer's.
         asked: The option `shared_prefix`: None puts it on where it is known to be exact, True also where a check of
             the first batch has to tell, False nowhere. Where it is off against the option, one line says why.
+        neftune: The option `neftune_noise_alpha`.
 
     Returns:
         The policy's; None where it is off.
@@ -188,7 +212,7 @@ def install_all(
     if asked is False:
         return None
     policy = accelerator.unwrap_model(policy)
-    why = reason_against(policy) or reason_against_setup(accelerator)
+    why = reason_against(policy) or reason_against_setup(accelerator, neftune)
     if why is None and asked is None:
         why = reason_against_default(policy)
     if why is not None:
@@ -221,6 +245,11 @@ def _gather_predictors(module: nn.Module, args: Any, kwargs: dict[str, Any], out
     rows = torch.cat([plan.predictors, plan.predictors[-1:]])
     output.last_hidden_state = hidden.index_select(1, rows.to(hidden.device))
     return output
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    """Whether it is a layer with PEFT's adapters; a model of transformers has methods of these names."""
+    return isinstance(getattr(type(module), "disable_adapters", None), property)
 
 
 def _packable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

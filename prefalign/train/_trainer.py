@@ -149,7 +149,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         budget = getattr(args, "tokens_per_batch", None)
         self.token_batches = None if budget is None else TokenBatches(self, budget)
         asked = getattr(args, "shared_prefix", False)  # TRL's own configuration: TRL's own forward
-        self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked)
+        neftune = args.neftune_noise_alpha
+        self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked, neftune)
         self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
         self._run = RunCallback(self)
         self.add_callback(self._run)

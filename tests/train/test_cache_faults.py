@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from prefalign._errors import CheckpointError, ConfigError
 from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
 from prefalign.train import PrefTrainer, _cache
-from tests.tiny import tiny_pairs
-from tests.train.runs import largest_difference, ours
+from tests.tiny import tiny_pairs, tiny_tokenizer
+from tests.train.runs import largest_difference, lora, ours
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +73,35 @@ def test_another_references_values_are_refused(checkpoint, tmp_path, folder):
     shift(folder, 0.01)
     with pytest.raises(CheckpointError, match=r"differ by 0\.01 nats .*prefalign cache clear [0-9a-f]{32}"):
         cached(tmp_path, checkpoint)
+
+
+@pytest.mark.parametrize("choice", ["on", "auto"])
+def test_another_references_values_are_refused_in_a_stream(choice, checkpoint, tmp_path, folder):
+    stream = tiny_pairs(8).to_iterable_dataset()
+    cached(tmp_path, checkpoint, {"train_dataset": stream}).train()
+    again = cached(tmp_path, checkpoint, {"train_dataset": stream}, reference_cache=choice)
+    again.train()
+    shift(folder, 0.01)
+    other = cached(tmp_path, checkpoint, {"train_dataset": stream}, reference_cache=choice)
+    with pytest.raises(CheckpointError, match=r"differ by 0\.01 nats"):
+        other.train()
+
+
+def test_a_float64_policy_is_checked_as_closely_as_a_float32_one(checkpoint, tmp_path, folder):
+    def double():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float64)
+        return cached(tmp_path, model, {"processing_class": tiny_tokenizer()})
+
+    double()
+    shift(folder, 0.01)
+    with pytest.raises(CheckpointError, match=r"differ by 0\.01 nats"):
+        double()
+
+
+def test_dropout_of_attention_under_an_adapter_is_a_reason_against(checkpoint, tmp_path, caplog):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, attention_dropout=0.3).train()
+    with pytest.raises(ConfigError, match="dropout makes its values random"):
+        cached(tmp_path, model, {"peft_config": lora(), "processing_class": tiny_tokenizer()})
 
 
 def test_a_damaged_shard_is_set_aside_and_computed_again(checkpoint, tmp_path, folder, caplog):

@@ -110,6 +110,26 @@ def test_a_second_backward_computes_the_logits_again():
     assert first.data_ptr() != second.data_ptr()
 
 
+def test_a_backward_pass_that_was_interrupted_can_be_made_again(monkeypatch):
+    hidden, weight, offset, targets = inputs()
+    for name in ("_KEPT_SLICE", "_PASSING_SLICE"):
+        monkeypatch.setattr(_head, name, ROWS * 4 * VOCABULARY // 5)
+    log_probs = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)[0]
+    whole = torch.autograd.grad(log_probs.sum(), weight, retain_graph=True)[0]
+    log_probs = KeptLogits.apply(hidden, weight, offset, targets, 1.0, 20)[0]
+    turn, count = _head._to_gradient, []
+
+    def interrupted(*args):
+        count.append(turn(*args))
+        if len(count) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_head, "_to_gradient", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        torch.autograd.grad(log_probs.sum(), weight, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(log_probs.sum(), weight)[0], whole)
+
+
 @pytest.mark.parametrize(("width", "one"), [(ROWS - 1, False), (ROWS, True)])
 def test_the_weights_gradient_takes_the_logits_place_where_it_is_no_smaller(width, one, monkeypatch):
     places = set()

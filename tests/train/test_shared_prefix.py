@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from prefalign.train import _attention, _shared_prefix
@@ -209,6 +211,48 @@ def test_a_wrong_attention_is_found_on_the_first_batch(wrong, monkeypatch, caplo
     assert ("no kernel for this" if wrong is raises else "differ by") in caplog.text
     assert torch.equal(output.log_probs, plain.log_probs)
     assert all(torch.equal(a, b) for a, b in zip(gradients, plain_gradients, strict=True))
+
+
+@pytest.mark.parametrize("later", ["with gradients", "in training mode", "with the adapter"])
+def test_every_state_of_the_model_is_checked(later, monkeypatch, caplog):
+    """What goes wrong in training alone is not missed because the reference's forward, or an evaluation, was right."""
+    model = get_peft_model(make_model("llama"), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    layer = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    states = {
+        "with gradients": torch.is_grad_enabled,
+        "in training mode": lambda: model.training,
+        "with the adapter": lambda: not layer.disable_adapters,
+    }
+    right = _attention._WAYS["streams"]
+    monkeypatch.setitem(_attention._WAYS, "streams", lambda *a: (slightly_off if states[later]() else right)(*a))
+    forward = install(model)
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        model(**RAGGED, fused_lm_head=True, use_cache=False)
+    assert forward.active
+    with caplog.at_level(logging.WARNING, "prefalign"):
+        model.train(later == "in training mode")
+        with torch.set_grad_enabled(later == "with gradients"):
+            if later == "with the adapter":
+                model(**RAGGED, fused_lm_head=True, use_cache=False)
+            else:
+                with model.disable_adapter():
+                    model(**RAGGED, fused_lm_head=True, use_cache=False)
+    assert not forward.active
+    assert "differ by" in caplog.text
+
+
+def test_padding_on_the_left_is_said_once(caplog):
+    model = make_model("llama")
+    forward = install(model)
+    left = {key: value.flip(1) for key, value in RAGGED.items()}
+    with caplog.at_level(logging.WARNING, "prefalign"):
+        for _ in range(2):
+            run(model, left)
+    assert len(caplog.records) == 1
+    assert "padded on the left" in caplog.text
+    assert forward.active
+    assert not forward.packed_tokens
 
 
 def test_the_first_batch_costs_one_forward_more_and_later_ones_none():

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
+from trl.trainer.utils import disable_dropout_in_model
 
 from prefalign.train._packable import reason_against
 from prefalign.train._shared_prefix import install, install_all
@@ -94,6 +95,26 @@ def test_adapters():
     assert "dropout" in reason_against(get_peft_model(make_model("llama"), with_dropout))
     prompts = PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
     assert "prompt-learning" in reason_against(get_peft_model(make_model("llama"), prompts))
+
+
+def test_an_adapter_that_looks_for_its_invocation_tokens_is_off():
+    activated = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", alora_invocation_tokens=[5, 6])
+    assert "invocation tokens" in reason_against(get_peft_model(make_model("llama"), activated))
+
+
+def test_what_counts_is_the_dropout_of_the_layers_and_not_a_number_in_the_configuration():
+    """Of GPT-2, whose published configurations say 0.1, `disable_dropout` sets the layers to zero."""
+    model = make_model("gpt2", attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1)
+    assert "dropout" in reason_against(model)
+    disable_dropout_in_model(model)
+    assert reason_against(model) is None
+
+
+def test_noise_on_the_embeddings_is_off(caplog):
+    with caplog.at_level(logging.WARNING, "prefalign"):
+        assert install_all(make_model("llama"), None, Accelerator(cpu=True), None, neftune=5.0) is None
+    assert "NEFTune" in caplog.text
+    assert len(caplog.records) == 1
 
 
 def test_a_layer_of_an_unknown_kind_is_off_in_a_known_family():
