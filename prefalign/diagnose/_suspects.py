@@ -18,6 +18,7 @@ import numpy as np
 from .._errors import DataError
 from ._features import pair_features
 from ._flip_rate import FlipRate, flip_rate, from_repeats
+from ._mixture import HIGHEST_RATE
 from ._write import write_atomically
 
 DECISIONS = ("", "keep", "drop", "swap")
@@ -42,6 +43,25 @@ class Repeats:
     high: float
     contradicting: Mapping[int, int]
 
+    @property
+    def reason_against(self) -> str | None:
+        """Why the rate is not to be taken; None if it is.
+
+        Labels that are thrown like coins agree in more than half of the comparisons every other time. So it is the
+        interval that must end below one half, not the rate. With so many comparisons it is then narrower than 0.3, as
+        that of the margins must be.
+        """
+        if self.compared < _FEW_REPEATS:
+            return f"there are fewer than {_FEW_REPEATS} comparisons"
+        if self.high >= HIGHEST_RATE:
+            return "the interval reaches one half, as that of random labels does"
+        return None
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are enough comparisons, and their interval ends below one half."""
+        return self.reason_against is None
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -57,9 +77,9 @@ class Noise:
 
     @property
     def taken(self) -> tuple[float, float, float, str] | None:
-        """Rate, low, high and where they come from: repeated labels if there are enough; None if nothing can tell."""
+        """Rate, low, high and where they come from: repeated labels if they can tell; None if nothing can."""
         repeats = self.repeats
-        if repeats is not None and repeats.compared >= _FEW_REPEATS and repeats.rate < 0.5:
+        if repeats is not None and repeats.can_tell:
             return repeats.rate, repeats.low, repeats.high, f"{repeats.compared} repeated labels"
         found = self.margins
         if not found.can_tell:
@@ -74,16 +94,15 @@ class Noise:
                 f"flip rate {r.rate:.3f}, 95 % interval [{r.low:.3f}, {r.high:.3f}] "
                 f"(repeated labels: {r.agreeing} of {r.compared} agree; they must have been given independently)"
             )
+            if not r.can_tell:
+                lines.append(f"The repeated labels cannot tell: {r.reason_against}. More labels given twice would.")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """The estimates, in values that `json.dumps` takes."""
         r = self.repeats
-        repeats = (
-            None
-            if r is None
-            else {"agreeing": r.agreeing, "compared": r.compared, "rate": r.rate, "low": r.low, "high": r.high}
-        )
+        names = ("agreeing", "compared", "rate", "low", "high", "can_tell")
+        repeats = None if r is None else {name: getattr(r, name) for name in names}
         taken = None if self.taken is None else dict(zip(("rate", "low", "high", "source"), self.taken, strict=True))
         return {"margins": self.margins.to_json(), "repeats": repeats, "taken": taken}
 
