@@ -56,14 +56,16 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ..data import check_pairs, load_pairs
-    from ..diagnose import list_suspects, measure_noise, read_decisions, write_suspects
+    from ..diagnose import check_review, list_suspects, measure_noise, read_review, write_suspects
 
-    decisions = read_decisions(args.reviewed) if args.reviewed else {}
+    review = read_review(args.reviewed) if args.reviewed else {}
     pairs = load_pairs(args.data, split=args.split, subset=args.subset)
     report = check_pairs(pairs, winners_only=False, progress=not args.json)
     report.raise_if_unusable()
     rows = np.setdiff1d(np.arange(len(pairs)), report.bad_rows)
     kept = pairs.select(rows) if report.dropped else pairs
+    check_review(review, kept, rows.tolist())
+    decisions = {row: suspect["decision"] for row, suspect in review.items()}
     noise = measure_noise(
         kept, args.model, layer=args.layer, max_length=args.max_length, cache=args.cache, seed=args.seed
     )
@@ -153,9 +155,6 @@ def _changed(
 
     from ..data import pair_weights
 
-    strangers = sorted(set(decisions) - set(rows))
-    if strangers:
-        raise DataError(f"`--reviewed` speaks of row {strangers[0]}, which the data do not have. Is it of other data?")
     suspicion = noise.margins.suspicion if noise.margins.can_tell else np.zeros(len(rows))
     keep = suspicion < args.threshold if kind == "drop" else np.ones(len(rows), dtype=bool)
     trust = 1.0 - suspicion
@@ -179,6 +178,8 @@ def _swap(swapped: list[bool]) -> Any:
             return row
         turned = {name.replace("chosen", "rejected"): value for name, value in row.items() if "chosen" in name}
         turned |= {name.replace("rejected", "chosen"): value for name, value in row.items() if "rejected" in name}
+        if isinstance(row.get("flipped"), int):  # what `flip_labels` wrote, a bool, keeps telling the truth
+            turned["flipped"] = type(row["flipped"])(not row["flipped"])
         return {**row, **{name: value for name, value in turned.items() if name in row}}
 
     return swap

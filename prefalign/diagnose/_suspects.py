@@ -1,7 +1,4 @@
-"""How noisy a set of pairs is, from all the evidence there is, and the list of suspicious pairs for a person to review.
-
-The list is JSON Lines: a person may write "keep", "drop" or "swap" into `decision`, and what was written is honoured.
-"""
+"""How noisy a set of pairs is, from all the evidence there is, and the list of suspicious pairs to be reviewed."""
 
 from __future__ import annotations
 
@@ -21,7 +18,6 @@ from ._flip_rate import FlipRate, flip_rate, from_repeats
 from ._mixture import HIGHEST_RATE
 from ._write import write_atomically
 
-DECISIONS = ("", "keep", "drop", "swap")
 # Fewer repeated pairs than this say too little to be preferred to the margins.
 _FEW_REPEATS = 100
 
@@ -210,32 +206,3 @@ def write_suspects(path: str | os.PathLike[str], suspects: Sequence[Mapping[str,
     """Write suspects as JSON Lines, atomically."""
     text = "".join(json.dumps(suspect, ensure_ascii=False) + "\n" for suspect in suspects)
     write_atomically(Path(path), text.encode("utf-8", "replace"))
-
-
-def read_decisions(path: str | os.PathLike[str]) -> dict[int, str]:
-    """What a person decided, by row; rows without a decision are left out.
-
-    Raises:
-        DataError: The file cannot be read, or a line is no suspect; the line is named.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    decisions = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            suspect = json.loads(line)
-            row, decision = suspect["row"], str(suspect.get("decision") or "").strip().lower()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise DataError(f"{path}, line {number} is no suspect: an object with `row` and `decision`.") from None
-        if isinstance(row, bool) or not isinstance(row, int) or row < 0 or decision not in DECISIONS:
-            raise DataError(
-                f'{path}, line {number}: `decision` must be "keep", "drop", "swap" or empty, and `row` a row number '
-                f"(got {decision!r}, {row!r})."
-            )
-        if decision:
-            decisions[row] = decision
-    return decisions

@@ -7,7 +7,10 @@ import os
 
 import pytest
 
+from prefalign._errors import DataError
 from prefalign.cli import main
+from prefalign.diagnose import check_review
+from tests.tiny import save_tiny
 
 
 def write(path, rows):
@@ -84,3 +87,42 @@ def test_nothing_is_written_into_a_saved_data_set_or_over_a_folder(tmp_path, cap
     assert "must not lie in the folder of the data" in capsys.readouterr().err
     assert noise(folder, "--out", tmp_path) == 2
     assert "must be a file" in capsys.readouterr().err
+
+
+def test_a_review_of_other_data_is_refused_before_the_model_loads(data, tmp_path, capsys):
+    rows = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
+    for name, other in (("prompt", "another"), ("chosen", rows[3]["rejected"]), ("rejected", None)):
+        suspect = {"row": 3, **rows[3], name: other, "decision": "swap"}
+        review = write(tmp_path / "r.jsonl", [{"row": 2, **rows[2], "decision": "keep"}, suspect])
+        assert noise(data, "--reviewed", review, "--drop", tmp_path / "clean.jsonl") == 2
+        assert f"other data: as `{name}` of row 3 it has {other!r}" in capsys.readouterr().err
+
+
+def test_a_review_of_a_row_that_is_not_there_is_refused_before_the_model_loads(data, tmp_path, capsys):
+    review = write(tmp_path / "r.jsonl", [{"row": 60, "decision": "drop"}])
+    assert noise(data, "--reviewed", review, "--drop", tmp_path / "clean.jsonl") == 2
+    assert "speaks of row 60" in capsys.readouterr().err
+
+
+def test_a_review_of_conversations_is_known_again():
+    def say(role, text, **more):
+        return [{"role": role, "content": text, **more}]
+
+    pair = {"prompt": say("user", "Hi \ud800"), "chosen": say("assistant", "a"), "rejected": say("assistant", "b")}
+    seen = {**pair, "prompt": say("user", "Hi ?"), "chosen": say("assistant", "a", tool_calls=None)}
+    check_review({7: {"row": 7, "decision": "drop", **seen}}, [pair], rows=[7])
+    with pytest.raises(DataError, match="`chosen` of row 7"):
+        check_review({7: {"row": 7, "decision": "drop", **seen, "chosen": pair["rejected"]}}, [pair], rows=[7])
+
+
+@pytest.mark.parametrize("kind", [bool, int])
+def test_a_swapped_pair_is_flipped_no_more(data, tmp_path, kind):
+    rows = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
+    rows = [{**row, "flipped": kind(index in (3, 4))} for index, row in enumerate(rows)]
+    review = write(tmp_path / "r.jsonl", [{"row": row, **rows[row], "decision": "swap"} for row in (3, 5)])
+    options = ("--reviewed", review, "--downweight", tmp_path / "out.jsonl", "--cache", tmp_path / "cache")
+    noise(write(data, rows), *options, model=save_tiny(tmp_path / "model"))
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [index for index, row in enumerate(written) if row["flipped"]] == [4, 5]
+    assert {type(row["flipped"]) for row in written} == {kind}
+    assert written[3]["chosen"] == rows[3]["rejected"]
