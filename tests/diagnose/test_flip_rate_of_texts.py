@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,19 @@ def test_the_cache_spares_what_was_done(folder, tmp_path, monkeypatch):
 def test_features_that_cannot_be_made_are_refused(folder, options, kind, word):
     with pytest.raises(kind, match=word):
         pair_features(tiny_pairs(3), folder, **options)
+
+
+@pytest.mark.parametrize("layer", [0, 9])
+def test_a_layer_that_is_not_there_is_refused_before_the_weights_load(folder, tmp_path, layer):
+    (tmp_path / "config.json").write_bytes((Path(folder) / "config.json").read_bytes())  # no weights
+    for options, count in (({}, 2), ({"num_hidden_layers": 5}, 5), ({"dtype": "bfloat16", "revision": "main"}, 2)):
+        with pytest.raises(DataError, match=f"between 1 and {count}, .* \\(got {layer}\\)"):
+            pair_features(tiny_pairs(3), str(tmp_path), layer=layer, model_init_kwargs=options)
+
+
+def test_a_configuration_that_cannot_be_read_is_left_to_loading(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        pair_features(tiny_pairs(3), str(tmp_path / "nowhere"), layer=1)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
