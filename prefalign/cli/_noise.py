@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from ..diagnose import Noise
 
 _SUFFIXES = (".jsonl", ".parquet")
+_TARGETS = ("out", "drop", "downweight")
+# In the text of a pair the quotes would be escaped.
+_DECIDED = re.compile(rb'"decision"\s*:\s*"\s*[^"\s]')
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +56,16 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ..data import check_pairs, load_pairs
-    from ..diagnose import list_suspects, measure_noise, read_decisions, write_suspects
+    from ..diagnose import check_review, list_suspects, measure_noise, read_review, write_suspects
 
-    decisions = read_decisions(args.reviewed) if args.reviewed else {}
+    review = read_review(args.reviewed) if args.reviewed else {}
     pairs = load_pairs(args.data, split=args.split, subset=args.subset)
     report = check_pairs(pairs, winners_only=False, progress=not args.json)
     report.raise_if_unusable()
     rows = np.setdiff1d(np.arange(len(pairs)), report.bad_rows)
     kept = pairs.select(rows) if report.dropped else pairs
+    check_review(review, kept, rows.tolist())
+    decisions = {row: suspect["decision"] for row, suspect in review.items()}
     noise = measure_noise(
         kept, args.model, layer=args.layer, max_length=args.max_length, cache=args.cache, seed=args.seed
     )
@@ -92,27 +99,52 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError(f"`--seed` must be >= 0 (got {args.seed}).")
     if args.reviewed and not (args.drop or args.downweight):
         raise DataError("`--reviewed` would have no effect: add `--drop FILE` or `--downweight FILE`.")
-    for name in ("out", "drop", "downweight"):
+    for name in ("drop", "downweight"):
         target = getattr(args, name)
-        if name != "out" and target and Path(target).suffix.lower() not in _SUFFIXES:
+        if target and Path(target).suffix.lower() not in _SUFFIXES:
             raise DataError(f"`--{name}` must end in {' or '.join(_SUFFIXES)} (got {target!r}).")
-        if target and Path(target).exists() and Path(args.data).exists() and Path(target).samefile(args.data):
-            raise DataError(f"`--{name}` must not be the data itself ({target}). Name another file.")
-    _check_review(args.out)
+    _check_targets(args)
 
 
-def _check_review(out: str | None) -> None:
-    """A list in which a person has decided is not written over."""
-    from ..diagnose import read_decisions
+def _check_targets(args: argparse.Namespace) -> None:
+    """Nothing is written over the data, over a review, or over what the same call writes."""
+    used = {"the data itself": args.data, "the file of `--reviewed`": args.reviewed}
+    for name in _TARGETS:
+        target = getattr(args, name)
+        if not target:
+            continue
+        for what, other in used.items():
+            if other and _same(target, other):
+                raise DataError(f"`--{name}` must not be {what} ({target}). Name another file.")
+        if os.path.isdir(target):
+            raise DataError(f"`--{name}` must be a file (got the folder {target}).")
+        if os.path.isdir(args.data) and Path(os.path.realpath(args.data)) in Path(os.path.realpath(target)).parents:
+            raise DataError(f"`--{name}` must not lie in the folder of the data ({target}). Name another file.")
+        decided = _decided(target)
+        if decided:
+            raise DataError(
+                f"`--{name}` would write over {target}, which holds decisions ({decided}). Name another file."
+            )
+        used[f"the file of `--{name}`"] = target
 
-    if not out or not Path(out).exists():
-        return
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths, links followed, lead to one file, be it there yet or not."""
     try:
-        decided = len(read_decisions(out))
-    except DataError:
-        return  # no list of suspects
-    if decided:
-        raise DataError(f"`--out` would write over {out}, which holds decisions ({decided}). Name another file.")
+        return os.path.realpath(one) == os.path.realpath(other) or os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is not there, so that its name alone tells
+        return False
+
+
+def _decided(path: str) -> int:
+    """How many lines hold a decision, also of a list that a slip of the pen has made unreadable."""
+    if not os.path.isfile(path):
+        return 0
+    try:
+        with open(path, "rb") as lines:
+            return sum(b'"row"' in line and bool(_DECIDED.search(line)) for line in lines)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}. Does it hold decisions?") from None
 
 
 def _changed(
@@ -123,9 +155,6 @@ def _changed(
 
     from ..data import pair_weights
 
-    strangers = sorted(set(decisions) - set(rows))
-    if strangers:
-        raise DataError(f"`--reviewed` speaks of row {strangers[0]}, which the data do not have. Is it of other data?")
     suspicion = noise.margins.suspicion if noise.margins.can_tell else np.zeros(len(rows))
     keep = suspicion < args.threshold if kind == "drop" else np.ones(len(rows), dtype=bool)
     trust = 1.0 - suspicion
@@ -149,6 +178,8 @@ def _swap(swapped: list[bool]) -> Any:
             return row
         turned = {name.replace("chosen", "rejected"): value for name, value in row.items() if "chosen" in name}
         turned |= {name.replace("rejected", "chosen"): value for name, value in row.items() if "rejected" in name}
+        if isinstance(row.get("flipped"), int):  # what `flip_labels` wrote, a bool, keeps telling the truth
+            turned["flipped"] = type(row["flipped"])(not row["flipped"])
         return {**row, **{name: value for name, value in turned.items() if name in row}}
 
     return swap

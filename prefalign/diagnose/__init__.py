@@ -12,6 +12,9 @@ from ._interval import interval as interval
 from ._interval import paired_interval as paired_interval
 from ._report import Report as Report
 from ._report import write_report as write_report
+from ._review import check_review as check_review
+from ._review import read_decisions as read_decisions
+from ._review import read_review as read_review
 from ._run import Run as Run
 from ._run import Series as Series
 from ._run import read_run as read_run
@@ -23,7 +26,6 @@ from ._suspects import Repeats as Repeats
 from ._suspects import count_repeats as count_repeats
 from ._suspects import list_suspects as list_suspects
 from ._suspects import measure_noise as measure_noise
-from ._suspects import read_decisions as read_decisions
 from ._suspects import write_suspects as write_suspects
 from ._verdict import Remark as Remark
 from ._verdict import judge as judge

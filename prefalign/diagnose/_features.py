@@ -62,11 +62,12 @@ class Encoder:
         if max_length < 2:
             raise DataError(f"`max_length` must be at least 2 (got {max_length}).")
         options = dict(model_init_kwargs or {})
+        if layer is not None:
+            _check_layer(layer, _count_layers(model, options))
         self.model, self.tokenizer = _load(model, tokenizer, options)
         layers = _layers_of(self.model)
         chosen = (len(layers) + 1) // 2 if layer is None else layer
-        if not 1 <= chosen <= len(layers):
-            raise DataError(f"`layer` must lie between 1 and {len(layers)}, the model's layers (got {layer}).")
+        _check_layer(chosen, len(layers))
         self.layer, self.max_length = chosen, max_length
         self._module = layers[chosen - 1]
         self.identity: str | None = None
@@ -223,6 +224,29 @@ def _load(model: str | nn.Module, tokenizer: Any, options: dict[str, Any]) -> tu
         ) from None
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return (loaded if "device_map" in options else loaded.to(device)).eval(), tokenizer
+
+
+def _count_layers(model: str | nn.Module, options: Mapping[str, Any]) -> int | None:
+    """How many layers the configuration tells of, without any weights; None where there is none to be read.
+
+    What stands in the way of the configuration alone (a folder with an adapter has none) is left for loading to say.
+    """
+    from transformers import AutoConfig
+
+    config: Any = options.get("config", model) if isinstance(model, str) else model.config
+    if isinstance(config, str):
+        try:
+            config = AutoConfig.from_pretrained(config, **{key: options[key] for key in options if key != "config"})
+        except Exception:  # a dozen kinds, as in `_load`
+            return None
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    return count if isinstance(count, int) else None
+
+
+def _check_layer(layer: int, count: int | None) -> None:
+    if layer < 1 or (count is not None and layer > count):
+        known = "at least 1" if count is None else f"between 1 and {count}, the model's layers"
+        raise DataError(f"`layer` must be {known} (got {layer}).")
 
 
 def _layers_of(model: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,12 @@ _MOST_COMPONENTS = 200
 _PAIRS_FOR_ONE = 40
 # With this many pairs for each component, margins of the pairs that were fitted say something as well.
 _PAIRS_TO_TRUST_A_FIT = 100
+# Rate and scale are always fitted to the margins by maximum likelihood; what the margins are differs.
+_MARGINS = {
+    "given": "the margins as given",
+    "ridge": "margins of a ridge regression with each pair left out",
+    "joint": "margins of a reward that was fitted with a rate by maximum likelihood on the other folds",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class FlipRate:
     """An estimate of the share of flipped labels.
 
     Attributes:
-        rate: Joint maximum likelihood, in [0, 0.5).
+        rate: In [0, 0.5), by maximum likelihood of rate and scale, the held-out margins being given.
         low, high: 95 % likelihood-ratio interval of `rate`.
         holder: The moment estimator's rate; its 95 % interval is `holder_low` to `holder_high`, and reaches at least as
             far to each side as the likelihood's.
@@ -51,6 +57,8 @@ class FlipRate:
         pairs: How many pairs it rests on.
         margins: (pairs,) held-out margins, calibrated: logits of "the label is right" for a clean pair.
         suspicion: (pairs,) probability that the pair's label is flipped, given margin and rate.
+        reward: Where the margins come from: "given"; a "ridge" regression with each pair left out; or "joint", a
+            reward that was fitted together with a rate by maximum likelihood on the other folds.
     """
 
     rate: float
@@ -63,6 +71,7 @@ class FlipRate:
     pairs: int
     margins: Array = field(repr=False, compare=False)
     suspicion: Array = field(repr=False, compare=False)
+    reward: Literal["given", "ridge", "joint"] = "given"
 
     @property
     def can_tell(self) -> bool:
@@ -95,7 +104,8 @@ class FlipRate:
 
     def __str__(self) -> str:
         lines = [
-            f"flip rate {self.rate:.3f}, 95 % interval [{self.low:.3f}, {self.high:.3f}] (joint maximum likelihood)",
+            f"flip rate {self.rate:.3f}, 95 % interval [{self.low:.3f}, {self.high:.3f}] (maximum likelihood of rate "
+            f"and scale, from {_MARGINS[self.reward]})",
             f"flip rate {self.holder:.3f}, 95 % interval [{self.holder_low:.3f}, {self.holder_high:.3f}] (moments)"
             if math.isfinite(self.holder)
             else "no flip rate by moments: no margin tells the two labels apart",
@@ -115,7 +125,7 @@ class FlipRate:
         names = ("rate", "low", "high", "holder", "holder_low", "holder_high", "accuracy", "pairs", "sure")
         values = {name: getattr(self, name) for name in names}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        return {**finite, "can_tell": self.can_tell, "agree": self.agree}
+        return {**finite, "can_tell": self.can_tell, "agree": self.agree, "reward": self.reward}
 
 
 def flip_rate(
@@ -129,8 +139,9 @@ def flip_rate(
 
     A linear reward gives margins of pairs that it was not fitted to, and the rate is read off these margins, whose
     scale is fitted with it. Held-out margins are needed: a reward that has memorised a flipped pair sees nothing wrong
-    with it. With one feature for 40 pairs or fewer, the reward and the rate are fitted together by maximum likelihood
-    on all folds but one; with more, as hidden states have, the reward is a ridge regression with each pair left out.
+    with it. With 40 pairs or more for each feature, the reward is fitted together with a rate by maximum likelihood on
+    all folds but one; with fewer, as for hidden states, it is a ridge regression with each pair left out. Either way
+    the rate that is returned, and the scale, are then fitted to the held-out margins alone.
 
     Args:
         differences: (pairs, features), features of chosen minus features of rejected.
@@ -156,10 +167,10 @@ def flip_rate(
         raise DataError(f"`ridges` must be positive numbers (got {list(ridges)}).")
     scaled = differences / np.maximum(np.sqrt((differences**2).mean(axis=0)), 1e-12)
     if pairs < _PAIRS_FOR_ONE * differences.shape[1]:
-        return from_margins(leave_out(scaled, copies(differences)))
+        return replace(from_margins(leave_out(scaled, copies(differences))), reward="ridge")
     reduced = _principal(scaled, _MOST_COMPONENTS)
     raw, ridge = cross_fit(reduced, folds, tuple(ridges), seed)
-    found = from_margins(raw)
+    found = replace(from_margins(raw), reward="joint")
     if pairs < _PAIRS_TO_TRUST_A_FIT * reduced.shape[1]:
         return found
     # A reward that errs a little makes held-out margins look noisier, and fitted ones cleaner, than the labels are:

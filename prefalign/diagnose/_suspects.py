@@ -1,7 +1,4 @@
-"""How noisy a set of pairs is, from all the evidence there is, and the list of suspicious pairs for a person to review.
-
-The list is JSON Lines: a person may write "keep", "drop" or "swap" into `decision`, and what was written is honoured.
-"""
+"""How noisy a set of pairs is, from all the evidence there is, and the list of suspicious pairs to be reviewed."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ import numpy as np
 from .._errors import DataError
 from ._features import pair_features
 from ._flip_rate import FlipRate, flip_rate, from_repeats
+from ._mixture import HIGHEST_RATE
 from ._write import write_atomically
 
-DECISIONS = ("", "keep", "drop", "swap")
 # Fewer repeated pairs than this say too little to be preferred to the margins.
 _FEW_REPEATS = 100
 
@@ -42,6 +39,25 @@ class Repeats:
     high: float
     contradicting: Mapping[int, int]
 
+    @property
+    def reason_against(self) -> str | None:
+        """Why the rate is not to be taken; None if it is.
+
+        Labels that are thrown like coins agree in more than half of the comparisons every other time. So it is the
+        interval that must end below one half, not the rate. With so many comparisons it is then narrower than 0.3, as
+        that of the margins must be.
+        """
+        if self.compared < _FEW_REPEATS:
+            return f"there are fewer than {_FEW_REPEATS} comparisons"
+        if self.high >= HIGHEST_RATE:
+            return "the interval reaches one half, as that of random labels does"
+        return None
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are enough comparisons, and their interval ends below one half."""
+        return self.reason_against is None
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -57,9 +73,9 @@ class Noise:
 
     @property
     def taken(self) -> tuple[float, float, float, str] | None:
-        """Rate, low, high and where they come from: repeated labels if there are enough; None if nothing can tell."""
+        """Rate, low, high and where they come from: repeated labels if they can tell; None if nothing can."""
         repeats = self.repeats
-        if repeats is not None and repeats.compared >= _FEW_REPEATS and repeats.rate < 0.5:
+        if repeats is not None and repeats.can_tell:
             return repeats.rate, repeats.low, repeats.high, f"{repeats.compared} repeated labels"
         found = self.margins
         if not found.can_tell:
@@ -74,16 +90,15 @@ class Noise:
                 f"flip rate {r.rate:.3f}, 95 % interval [{r.low:.3f}, {r.high:.3f}] "
                 f"(repeated labels: {r.agreeing} of {r.compared} agree; they must have been given independently)"
             )
+            if not r.can_tell:
+                lines.append(f"The repeated labels cannot tell: {r.reason_against}. More labels given twice would.")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """The estimates, in values that `json.dumps` takes."""
         r = self.repeats
-        repeats = (
-            None
-            if r is None
-            else {"agreeing": r.agreeing, "compared": r.compared, "rate": r.rate, "low": r.low, "high": r.high}
-        )
+        names = ("agreeing", "compared", "rate", "low", "high", "can_tell")
+        repeats = None if r is None else {name: getattr(r, name) for name in names}
         taken = None if self.taken is None else dict(zip(("rate", "low", "high", "source"), self.taken, strict=True))
         return {"margins": self.margins.to_json(), "repeats": repeats, "taken": taken}
 
@@ -191,32 +206,3 @@ def write_suspects(path: str | os.PathLike[str], suspects: Sequence[Mapping[str,
     """Write suspects as JSON Lines, atomically."""
     text = "".join(json.dumps(suspect, ensure_ascii=False) + "\n" for suspect in suspects)
     write_atomically(Path(path), text.encode("utf-8", "replace"))
-
-
-def read_decisions(path: str | os.PathLike[str]) -> dict[int, str]:
-    """What a person decided, by row; rows without a decision are left out.
-
-    Raises:
-        DataError: The file cannot be read, or a line is no suspect; the line is named.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    decisions = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            suspect = json.loads(line)
-            row, decision = suspect["row"], str(suspect.get("decision") or "").strip().lower()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise DataError(f"{path}, line {number} is no suspect: an object with `row` and `decision`.") from None
-        if isinstance(row, bool) or not isinstance(row, int) or row < 0 or decision not in DECISIONS:
-            raise DataError(
-                f'{path}, line {number}: `decision` must be "keep", "drop", "swap" or empty, and `row` a row number '
-                f"(got {decision!r}, {row!r})."
-            )
-        if decision:
-            decisions[row] = decision
-    return decisions

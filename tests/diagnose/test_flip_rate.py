@@ -36,6 +36,20 @@ def test_the_rate_of_a_known_model_is_recovered(rate):
     assert found.agree
 
 
+@pytest.mark.parametrize(
+    ("features", "reward", "words"),
+    [
+        (8, "joint", "margins of a reward that was fitted with a rate by maximum likelihood on the other folds"),
+        (11, "ridge", "margins of a ridge regression with each pair left out"),
+    ],
+)
+def test_what_is_printed_says_how_the_reward_was_fitted(features, reward, words):
+    found = flip_rate(noisy_pairs(seed=1, rate=0.2, pairs=400, features=features)[0], ridges=(1.0,))
+    assert f"(maximum likelihood of rate and scale, from {words})" in str(found).splitlines()[0]
+    assert found.to_json()["reward"] == reward
+    assert "from the margins as given)" in str(from_margins(found.margins))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 def test_the_intervals_cover_the_rate_in_nine_of_ten_draws(rate):

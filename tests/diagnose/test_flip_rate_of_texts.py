@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from prefalign._errors import CheckpointError, DataError
 from prefalign.cli import main
 from prefalign.diagnose import (
     Noise,
+    Repeats,
     count_repeats,
     from_margins,
+    from_repeats,
     list_suspects,
     measure_noise,
     pair_features,
@@ -94,6 +97,19 @@ def test_features_that_cannot_be_made_are_refused(folder, options, kind, word):
         pair_features(tiny_pairs(3), folder, **options)
 
 
+@pytest.mark.parametrize("layer", [0, 9])
+def test_a_layer_that_is_not_there_is_refused_before_the_weights_load(folder, tmp_path, layer):
+    (tmp_path / "config.json").write_bytes((Path(folder) / "config.json").read_bytes())  # no weights
+    for options, count in (({}, 2), ({"num_hidden_layers": 5}, 5), ({"dtype": "bfloat16", "revision": "main"}, 2)):
+        with pytest.raises(DataError, match=f"between 1 and {count}, .* \\(got {layer}\\)"):
+            pair_features(tiny_pairs(3), str(tmp_path), layer=layer, model_init_kwargs=options)
+
+
+def test_a_configuration_that_cannot_be_read_is_left_to_loading(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        pair_features(tiny_pairs(3), str(tmp_path / "nowhere"), layer=1)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         pair_features(tiny_pairs(3), str(tmp_path / "nowhere"))
@@ -129,6 +145,30 @@ def test_many_repeated_labels_go_before_margins():
     assert rate == pytest.approx(0.2)
     assert "100 repeated labels" in source
     assert Noise(clueless, count_repeats(labelled_twice(7, 3))).taken is None
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "compared", "word"),
+    [(505, 1000, "reaches one half"), (70, 99, "fewer than 100"), (68, 100, None), (600, 1000, None)],
+)
+def test_repeated_labels_say_when_they_cannot_tell(agreeing, compared, word):
+    clueless = from_margins(np.random.default_rng(0).normal(size=200))
+    noise = Noise(clueless, count_repeats(labelled_twice(agreeing, compared - agreeing)))
+    assert (noise.taken is None) == (word is not None)
+    assert noise.to_json()["repeats"]["can_tell"] == (word is None)
+    assert ("The repeated labels cannot tell" in str(noise)) == (word is not None)
+    assert word is None or word in str(noise)
+
+
+def test_repeated_random_labels_give_a_number_no_more_often_than_the_interval_errs():
+    agreeing = np.random.default_rng(0).binomial(400, 0.5, size=2000)  # 48 % agree in more than half
+    told = [Repeats(n, 400, *from_repeats(n, 400), {0: 1}).can_tell for n in agreeing]
+    assert np.mean(told) < 0.04
+
+
+def test_an_interval_of_a_hundred_repeated_labels_that_ends_below_one_half_is_narrow():
+    every = [Repeats(n, count, *from_repeats(n, count), {0: 1}) for count in (100, 102, 200) for n in range(count + 1)]
+    assert max(one.high - one.low for one in every if one.can_tell) < 0.3
 
 
 def test_suspects_carry_their_evidence_and_decisions_are_read_back(tmp_path):
