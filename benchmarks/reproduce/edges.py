@@ -96,9 +96,10 @@ def main() -> None:
     text += (
         f"\n\n{len(list(catalogue))} losses, {len(rows)} rules; {agreed} of {checks} derived statements were measured "
         f"the same. Among the losses of one rule, where ρ *falls* as both rise ({', '.join(falling)}) or the limit is "
-        f"∞ ({', '.join(unbounded)}), training may sink both answers; where it is 0, it holds them up. Only a structure "
-        f"that looks at the chosen answer alone rules displacement out by itself ({'; '.join(safe)}); every loss of a "
-        "contrast allows it.\n\n![Ratios as both answers vanish](images/edges.png)"
+        f"∞ ({', '.join(unbounded)}), training may sink both answers; where it is 0, it holds them up. Only a "
+        "structure that looks at the chosen answer alone rules displacement out by itself "
+        f"({'; '.join(safe)}); every loss of a contrast allows it."
+        "\n\n![Ratios as both answers vanish](images/edges.png)"
     )
     print(text)
     print(f"\n{time.perf_counter() - began:.0f} s")
