@@ -88,3 +88,16 @@ def test_without_a_gold_reward_the_proxy_is_drawn_and_called_so(tmp_path):
     page = write_report(folder).page.read_text("utf-8")
     assert "Proxy reward over distance" in page
     assert "Gold reward over distance" not in page
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"eval_gold": [0.1, 0.2, 0.3], "rewards__margins": [0.0, 0.5, 0.9], "kl": [0.0, 0.1, 0.2]},
+        {"gold": [0.1, None, None], "rewards__margins": [0.0, 0.5, 0.9], "kl": [None, 0.1, 0.2]},
+    ],
+)
+def test_a_gold_reward_without_distances_leaves_the_proxy_its_picture(tmp_path, metrics):
+    page = write_report(run(tmp_path, **metrics)).page.read_text("utf-8")
+    assert "Proxy reward over distance" in page
+    assert "was logged, but not twice at a step with `kl`" in page
