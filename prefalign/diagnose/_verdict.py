@@ -66,9 +66,23 @@ def judge(run: Run) -> list[Remark]:
                 "Set `logging_steps`.",
             )
         )
+    elif (missing := _not_compared(run)) is not None:
+        remarks.append(missing)
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
     gold = _gold(run)  # the one number that training could not see: it comes first whatever it says
     return sorted(remarks, key=lambda remark: (remark != gold, order[remark.level]))
+
+
+def _not_compared(run: Run) -> Remark | None:
+    """What is missing for telling apart beside writing."""
+    missing = []
+    if "rewards/accuracies" not in run.evaluation:
+        missing.append("pair accuracy on held-out pairs (`eval_strategy`)")
+    if gold_change(run) is None:
+        missing.append("gold rewards of samples before and after (`gold_before` and `gold_after` of `write_samples`)")
+    if not missing:
+        return None
+    return Remark("note", "Telling apart and writing are not compared.", f"Missing: {' and '.join(missing)}.")
 
 
 def metric(run: Run, name: str) -> Series | None:
