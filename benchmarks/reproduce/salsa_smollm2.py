@@ -2,10 +2,12 @@
 
     python benchmarks/reproduce/salsa_smollm2.py             # ten minutes of one core; goes on where it was stopped
     python benchmarks/reproduce/salsa_smollm2.py --samples   # also samples of every trained model, and their rewards
+    python benchmarks/reproduce/salsa_smollm2.py --write     # also puts the table and the picture into the docs
 
 Only the upper layers are trained, in fine-tuning and in DPO: what the layers below make of the texts is computed once,
 as are the references' log-probabilities. The soup is `prefalign.references.soup`, the loss `prefalign.losses.DPO`.
 Two models are fine-tuned on the chosen texts of one half of the pairs each; DPO then goes once through all pairs.
+Every arm's result is kept as a file in `--out`: a later call, as with `--write`, reads it and does not train again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _page import put, table
+from _page import IMAGES, put, table
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,6 +33,7 @@ from prefalign.references import soup, write_json
 DATA = Path(__file__).parents[2] / "examples" / "data"
 ARMS = {"DPO: (SFT1, SFT1)": ("sft-1", "sft-1"), "SALSA: (SFT1, soup)": ("sft-1", "soup"),
         "(SFT1, SFT2)": ("sft-1", "sft-2"), "control: (soup, soup)": ("soup", "soup")}  # fmt: skip
+COLORS = ("#6b7686", "#0072b2", "#d55e00", "#009e73")  # one for each arm
 BATCH = 8
 
 
@@ -177,16 +180,17 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, str]:
     ), f"Held-out negative log-likelihood of the chosen texts, nats per token: {told}."
 
 
+def change(runs: list[dict[str, Any]], step: str, count: int) -> list[list[float]]:
+    """Of the log-probability of every held-out chosen text since the start, nats, seed by seed."""
+    paths = [run["path"] for run in runs]
+    return [[n - o for n, o in zip(path[step][:count], path["0"][:count], strict=True)] for path in paths]
+
+
 def report(found: dict[str, list[dict[str, Any]]], prompts: list[str]) -> str:
     """Changes of the held-out log-probabilities by arm and step, seed by seed, and the rewards of samples."""
     seeds, count = len(found["DPO: (SFT1, SFT1)"]), len(prompts)
     steps = [step for step in found["DPO: (SFT1, SFT1)"][0]["path"] if int(step)]
     groups = prompts * seeds
-
-    def change(arm: str, step: str) -> list[list[float]]:
-        """Of every held-out chosen text, seed by seed."""
-        paths = [run["path"] for run in found[arm]]
-        return [[n - o for n, o in zip(path[step][:count], path["0"][:count], strict=True)] for path in paths]
 
     first = next(iter(found))
     head = ["arm", "first loss"]
@@ -195,8 +199,8 @@ def report(found: dict[str, list[dict[str, Any]]], prompts: list[str]) -> str:
     for arm, runs in found.items():
         row = [arm, f"{np.mean([run['losses'][0] for run in runs]):.3f}"]
         for step in steps:
-            row.append(", ".join(f"{np.mean(one):+.2f}" for one in change(arm, step)))
-            both = ([value for one in change(name, step) for value in one] for name in (first, arm))
+            row.append(", ".join(f"{np.mean(one):+.2f}" for one in change(runs, step, count)))
+            both = ([value for one in change(found[name], step, count) for value in one] for name in (first, arm))
             row.append("–" if arm == first else str(paired_interval(*both, groups=groups)))
         rows.append(row)
     text = table(head, rows)
@@ -205,6 +209,30 @@ def report(found: dict[str, list[dict[str, Any]]], prompts: list[str]) -> str:
         told = [f"{arm} {interval(values, groups=groups)}" for arm, values in rewards.items()]
         text += f"\n\nGold rewards: {'; '.join(told)}."
     return text
+
+
+def draw(found: dict[str, list[dict[str, Any]]], count: int, path: Path) -> None:
+    """The held-out log pi(chosen) over the steps, by arm, and the same less DPO's of the seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = sorted(next(iter(found.values()))[0]["path"], key=int)
+    x = [int(step) for step in steps]
+    lines = {
+        arm: np.array([[np.mean(one) for one in change(runs, step, count)] for step in steps])
+        for arm, runs in found.items()
+    }
+    dpo_KS = next(iter(lines.values()))  # steps, seeds
+    for (arm, values_KS), color in zip(lines.items(), COLORS, strict=True):
+        for axes, shown_KS in ((left, values_KS), (right, values_KS - dpo_KS)):
+            axes.plot(x, shown_KS, color=color, linewidth=0.8, alpha=0.55)
+            axes.plot(x, shown_KS.mean(axis=1), color=color, linewidth=2.2, marker="o", markersize=4, label=arm)
+    left.set(xlabel="optimizer step", ylabel="held-out log π(chosen), nats gained")
+    right.set(xlabel="optimizer step", ylabel="the same less DPO's, seed by seed, nats")
+    left.legend(fontsize=8, frameon=False, title="(start, reference); thin: one seed", title_fontsize=8)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
 NAMES = ("sft-1", "sft-2", "soup")
@@ -219,7 +247,7 @@ def main() -> None:
     for option, number in (("sft-rate", 3e-4), ("rate", 2e-4), ("beta", 0.5)):
         parser.add_argument(f"--{option}", type=float, default=number)
     parser.add_argument("--samples", action="store_true", help="sample from every trained model, and score it")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reproductions.md")
+    parser.add_argument("--write", action="store_true", help="put the table and the picture into docs/reproductions.md")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     bench, told = prepare(args)
@@ -234,7 +262,8 @@ def main() -> None:
     text = report(found, bench.prompts) + "\n\n" + told
     print(text)
     if args.write:
-        put("salsa_smollm2", text)
+        draw(found, len(bench.prompts), IMAGES / "salsa_smollm2.png")
+        put("salsa_smollm2", f"{text}\n\n![Held-out log π(chosen) by arm](images/salsa_smollm2.png)")
 
 
 if __name__ == "__main__":

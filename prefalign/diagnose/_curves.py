@@ -188,37 +188,42 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _gold_over_distance(run: Run) -> Picture | None:
     """Gold reward against distance, or else the reward margin, which stands for it: a proxy."""
-    gold_names = {name for side in (run.evaluation, run.train) for name in side if "gold" in name}
+    gold = sorted({name for side in (run.evaluation, run.train) for name in side if "gold" in name})
+    found = _over_distance(run, gold)
+    if found is not None:
+        caption = "Where the gold reward turns down while the distance grows, the labels are being gamed."
+        return Picture("gold_kl", "Gold reward over distance", caption, _path(*found, "gold reward"))
+    found = _over_distance(run, [PROXY])
+    if found is None:
+        return None
+    caption = "The margin is the loss's own reward: it grows even where the texts get worse. A gold reward tells"
+    caption += f"; `{gold[0]}` was logged, but not twice at a step with `kl`." if gold else "."
+    return Picture("proxy_kl", "Proxy reward over distance", caption, _path(*found, "reward margin (proxy)"))
+
+
+def _over_distance(run: Run, names: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Distances, and at the same steps the first of the metrics that has two of them."""
     for side in (run.evaluation, run.train):
-        known = sorted(name for name in side if (name in gold_names if gold_names else name == PROXY))
-        if not known or "kl" not in side:
-            continue
-        gold = side[known[0]]
-        kl = dict(zip(side["kl"].steps.tolist(), side["kl"].values.tolist(), strict=True))
-        shared = [
-            (kl[step], value)
-            for step, value in zip(gold.steps.tolist(), gold.values.tolist(), strict=True)
-            if step in kl
-        ]
-        if len(shared) < 2:
-            continue
-        figure, axes = _figure()
-        x, y = np.array(shared).T
-        axes.plot(x, y, color=SOFT, linewidth=1, zorder=2)
-        points = axes.scatter(
-            x, y, c=np.arange(len(x)), cmap="viridis", s=36, zorder=3, edgecolors="white", linewidths=0.8
-        )
-        bar = figure.colorbar(points, ax=axes, ticks=[0, len(x) - 1], pad=0.02)
-        bar.ax.set_yticklabels(["first", "last"])
-        bar.outline.set_visible(False)
-        axes.set_xlabel("distance to the reference (nats per token)")
-        axes.set_ylabel("gold reward" if gold_names else "reward margin (proxy)")
-        if gold_names:
-            caption = "Where the gold reward turns down while the distance grows, the labels are being gamed."
-            return Picture("gold_kl", "Gold reward over distance", caption, _png(figure))
-        caption = "The margin is the loss's own reward: it grows even where the texts get worse. A gold reward tells."
-        return Picture("proxy_kl", "Proxy reward over distance", caption, _png(figure))
+        for name in names:
+            if name not in side or "kl" not in side:
+                continue
+            steps, first, second = np.intersect1d(side[name].steps, side["kl"].steps, return_indices=True)
+            if len(steps) >= 2:
+                return side["kl"].values[second], side[name].values[first]
     return None
+
+
+def _path(x: np.ndarray, y: np.ndarray, label: str) -> bytes:
+    """Points in the order of the steps, from the first colour to the last."""
+    figure, axes = _figure()
+    axes.plot(x, y, color=SOFT, linewidth=1, zorder=2)
+    points = axes.scatter(x, y, c=np.arange(len(x)), cmap="viridis", s=36, zorder=3, edgecolors="white", linewidths=0.8)
+    bar = figure.colorbar(points, ax=axes, ticks=[0, len(x) - 1], pad=0.02)
+    bar.ax.set_yticklabels(["first", "last"])
+    bar.outline.set_visible(False)
+    axes.set_xlabel("distance to the reference (nats per token)")
+    axes.set_ylabel(label)
+    return _png(figure)
 
 
 def _gold_of_samples(run: Run) -> Picture | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .._errors import PrefalignError
 from ._interval import Interval, paired_interval
 from ._run import Run, Series
+
+if TYPE_CHECKING:
+    from ._remedy import Change
 
 Level = Literal["good", "note", "warn", "bad"]
 
@@ -21,7 +22,6 @@ STILL = 0.01  # reward margin gained, in units of the reward
 TELLS_APART = 0.55  # pair accuracy on held-out pairs
 TURNED = 0.1  # share of the gold reward's whole range by which it lies below its best
 CONTRADICTIONS = 0.02  # share of rows that contradict another
-_NOISE_AWARE = re.compile(r"\b(robust|smoothed|dr_dpo|holder_dpo|cdpo)\s*\(")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,23 @@ def judge(run: Run) -> list[Remark]:
                 "Set `logging_steps`.",
             )
         )
+    elif (missing := _not_compared(run)) is not None:
+        remarks.append(missing)
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
     gold = _gold(run)  # the one number that training could not see: it comes first whatever it says
     return sorted(remarks, key=lambda remark: (remark != gold, order[remark.level]))
+
+
+def _not_compared(run: Run) -> Remark | None:
+    """What is missing for telling apart beside writing."""
+    missing = []
+    if "rewards/accuracies" not in run.evaluation:
+        missing.append("pair accuracy on held-out pairs (`eval_strategy`)")
+    if gold_change(run) is None:
+        missing.append("gold rewards of samples before and after (`gold_before` and `gold_after` of `write_samples`)")
+    if not missing:
+        return None
+    return Remark("note", "Telling apart and writing are not compared.", f"Missing: {' and '.join(missing)}.")
 
 
 def metric(run: Run, name: str) -> Series | None:
@@ -133,13 +147,14 @@ def _turned(run: Run) -> Remark | None:
     farther = float(kl.end()) > float(kl.values[best])
     if not whole or best == len(gold.values) - 1 or top - end < TURNED * whole or not farther:
         return None
+    change = _hold_chosen(run)
     return Remark(
         "bad",
         "The run is over-optimising: the gold reward turned while the policy moved on.",
         f"The gold reward was highest at step {int(gold.steps[best])} ({top:.3g}, {kl.values[best]:.3g} nats per token "
         f"from the reference); it ended at {end:.3g}, {kl.end():.3g} nats per token away.",
-        "Stop there, or pull harder: a larger beta, a term on the chosen completions, or a soup as the reference.",
-        _checked(run, "{} + 0.005*sft(reduction='sum')"),
+        f"Stop there, or pull harder: a larger beta, or a soup as the reference. {change.words}",
+        change.code,
     )
 
 
@@ -154,12 +169,13 @@ def _two_sides(run: Run) -> Remark | None:
         f"itself changed by {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]."
     )
     if share >= TELLS_APART and change.high < 0:
+        better = _hold_chosen(run)
         return Remark(
             "bad",
             "The policy tells good from bad, but writes worse.",
             f"{detail} Ranking given texts and writing good ones are learned apart.",
-            "Add a supervised term on the chosen completions (RPO), or take pairs that the policy wrote itself.",
-            _checked(run, "{} + 0.005*sft(reduction='sum')"),
+            f"{better.words} Or take pairs that the policy wrote itself.",
+            better.code,
         )
     if share < TELLS_APART and change.low > 0:
         return Remark(
@@ -215,40 +231,48 @@ def _overfitting(run: Run) -> Remark | None:
         detail += (
             f" The evaluation loss was lowest at step {best} ({loss.values.min():.3g}; now {loss.values[-1]:.3g})."
         )
+    change = _allow_for_flips(run)
+    words = f"Train fewer epochs; if labels may be wrong, use a robust loss. {change.words}" if change else ""
     return Remark(
         "warn",
         "The training labels are being memorised.",
         detail,
-        "Train fewer epochs; if labels may be wrong, use a robust loss.",
-        _robust(run),
+        words.rstrip() or "Train fewer epochs.",
+        change.code if change else "",
     )
 
 
 def _noise(run: Run) -> Remark | None:
-    expression = run.text("loss", "expression")
     injected = run.number("noise_rate")
     measured = run.number("data", "train", "flip_rate")
     rate = injected if injected is not None else measured
-    if _NOISE_AWARE.search(expression):
-        loss = run.train.get("loss")
-        if loss is not None and loss.end() < 0:
-            return Remark(
-                "note",
-                "The robust loss is below zero.",
-                f"It ended at {loss.end():.3g}. That is no fault: it subtracts the loss of the exchanged pair, so "
-                "it has no lower bound. But memorised pairs keep pushing.",
-                "Watch the evaluation metrics rather than this loss, and stop when they turn.",
-            )
+    loss = run.train.get("loss")
+    below = loss.end() if loss is not None and loss.end() < 0 else None
+    noisy = rate is not None and rate >= CONTRADICTIONS
+    if below is None and not noisy:
         return None
-    if rate is None or rate < CONTRADICTIONS:
+    change = _allow_for_flips(run, rate)
+    if change is None:
+        return _below_zero(below) if below is not None else None
+    if rate is None or not noisy:
         return None
     source = "were flipped on purpose" if injected is not None else "seem flipped, judging by repeated pairs"
     return Remark(
         "warn",
         f"About {rate:.0%} of the labels {source}, and the loss takes every label for right.",
         "A loss that knows the flip rate has, on average, the gradient of clean labels.",
-        "Tell the loss about the noise.",
-        _robust(run, rate),
+        f"Tell the loss about the noise. {change.words}".rstrip(),
+        change.code,
+    )
+
+
+def _below_zero(end: float) -> Remark:
+    return Remark(
+        "note",
+        "The robust loss is below zero.",
+        f"It ended at {end:.3g}. That is no fault: it subtracts the loss of the exchanged pair, so it has no lower "
+        "bound. But memorised pairs keep pushing.",
+        "Watch the evaluation metrics rather than this loss, and stop when they turn.",
     )
 
 
@@ -263,12 +287,13 @@ def _displacement(run: Run) -> Remark | None:
     detail += f"; the rejected one changed by {rejected.end():+.1f} nats." if rejected is not None else "."
     if share.end() <= DISPLACED or change.end() >= 0:
         return Remark("good", "The chosen completions kept their probability.", detail)
+    better = _hold_chosen(run)
     return Remark(
         "warn",
         "The chosen completions became less likely (displacement).",
-        f"{detail} Such losses reward only the difference, so both may fall together and the mass goes elsewhere.",
-        "Add a supervised term on the chosen completions (RPO).",
-        _checked(run, "{} + 0.005*sft(reduction='sum')"),
+        f"{detail} What rewards only the difference lets both fall together, and the mass goes elsewhere.",
+        better.words,
+        better.code,
     )
 
 
@@ -291,24 +316,18 @@ def _distance(run: Run) -> Remark | None:
     )
 
 
-def _robust(run: Run, rate: float | None = None) -> str:
-    if _NOISE_AWARE.search(run.text("loss", "expression")):
-        return ""
+def _hold_chosen(run: Run) -> Change:
+    from ._remedy import hold_chosen  # loads torch, which a run without such a remark does not need
+
+    return hold_chosen(run.text("loss", "expression"), run.number("loss", "beta"))
+
+
+def _allow_for_flips(run: Run, rate: float | None = None) -> Change | None:
+    """None where the loss knows of flips already."""
+    from ._remedy import allow_for_flips, knows_flips
+
+    expression = run.text("loss", "expression")
+    if knows_flips(expression):
+        return None
     shown = min(round(rate, 2), 0.45) if rate is not None else 0.1
-    return _checked(run, f"robust({{}}, flip_rate={shown:g})")
-
-
-def _checked(run: Run, pattern: str) -> str:
-    """The run's loss put into `pattern`, if that is a loss; otherwise DPO in its place."""
-    from ..losses import parse_loss
-
-    for inner in (run.text("loss", "expression"), "dpo(beta=0.1)"):
-        if not inner:
-            continue
-        expression = pattern.format(inner)
-        try:
-            parse_loss(expression)
-        except PrefalignError:
-            continue
-        return f"loss: {expression}"
-    return ""
+    return allow_for_flips(expression, shown, run.number("loss", "beta"))

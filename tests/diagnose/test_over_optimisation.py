@@ -77,6 +77,25 @@ def test_the_two_sides_are_told_apart(tmp_path, accuracy, change, headline):
     assert (APART in found) == (headline == APART)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "missing"),
+    [
+        ("eval_rewards__accuracies", None, ["write_samples"]),
+        ("rewards__accuracies", 0.5, ["eval_strategy"]),
+        ("rewards__accuracies", None, ["eval_strategy", "write_samples"]),
+        ("eval_rewards__accuracies", 0.5, []),
+    ],
+)
+def test_what_is_missing_to_compare_the_two_sides_is_named(tmp_path, name, change, missing):
+    folder = run(tmp_path, **{name: [0.5, 0.7, 0.8]}, rewards__margins=[0.0, 0.5, 0.9])
+    if change is not None:
+        samples(folder, change)
+    remark = headlines(folder).get("Telling apart and writing are not compared.")
+    assert (remark is None) == (not missing)
+    for word in ("eval_strategy", "write_samples"):
+        assert (remark is not None and word in remark.detail) == (word in missing)
+
+
 def test_training_pairs_are_no_held_out_pairs(tmp_path):
     folder = run(tmp_path, rewards__accuracies=[0.5, 0.8, 0.9], loss=[0.7, 0.6, 0.5])
     samples(folder, -0.5)
@@ -88,3 +107,16 @@ def test_without_a_gold_reward_the_proxy_is_drawn_and_called_so(tmp_path):
     page = write_report(folder).page.read_text("utf-8")
     assert "Proxy reward over distance" in page
     assert "Gold reward over distance" not in page
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"eval_gold": [0.1, 0.2, 0.3], "rewards__margins": [0.0, 0.5, 0.9], "kl": [0.0, 0.1, 0.2]},
+        {"gold": [0.1, None, None], "rewards__margins": [0.0, 0.5, 0.9], "kl": [None, 0.1, 0.2]},
+    ],
+)
+def test_a_gold_reward_without_distances_leaves_the_proxy_its_picture(tmp_path, metrics):
+    page = write_report(run(tmp_path, **metrics)).page.read_text("utf-8")
+    assert "Proxy reward over distance" in page
+    assert "was logged, but not twice at a step with `kl`" in page

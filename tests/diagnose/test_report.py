@@ -75,6 +75,20 @@ def test_a_good_run_gets_no_warning(tmp_path):
             "The chosen completions became less likely (displacement).",
             "loss: dpo(beta=0.1) + 0.005*sft(reduction='sum')",
         ),
+        (
+            {
+                "expression": "rpo(beta=0.5, eta=0.005, reduction='sum')",
+                "displacement": (0, 0.9),
+                "logps__chosen_change": (0, -8),
+            },
+            "The chosen completions became less likely (displacement).",
+            "loss: rpo(beta=0.5, eta=0.05, reduction='sum')",
+        ),
+        (
+            {"expression": "dpo(beta=0.5) + 0.01*sft(reduction='sum')", "noise": 0.3},
+            "About 30% of the labels were flipped on purpose, and the loss takes every label for right.",
+            "loss: robust(dpo(beta=0.5), flip_rate=0.3) + 0.01*sft(reduction='sum')",
+        ),
         ({"kl": (0, 0.4)}, "The policy moved far from its reference.", "reference: soup(a, b)"),
         (
             {"noise": 0.3},
