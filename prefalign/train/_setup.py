@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,9 @@ from ..data import DataReport, check_pairs, drop_bad
 from ..references import Policy, Reference, check_files
 from . import _trl
 from ._guard import SPLIT
-from ._objective import Objective
+from ._objective import Objective, put_together
 from ._options import check_names
-from ._winners import as_pairs
+from ._winners import as_pairs, takes_winners
 
 
 def check_arguments(trainer: type, unknown: Mapping[str, object]) -> None:
@@ -111,6 +112,25 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
                 f"`processing_class` must be given: no tokenizer can be loaded from {path!r}: {error}"
             ) from error
     return Policy(path, config, processing_class)
+
+
+def check_before_loading(path: str, args: Any, train: Any, evaluation: Any) -> None:
+    """What the trainer checks before weights load, for a policy that somebody else loads before the trainer is made.
+
+    Args:
+        path: The policy; of an adapter, its base model.
+        args: The training arguments.
+        train, evaluation: As the trainer takes them.
+
+    Raises:
+        PrefalignError: Something cannot be trained with, as of `PrefTrainer`.
+    """
+    args = copy.copy(args)
+    objective = put_together(args)
+    policy = describe_policy(path, None, args)
+    objective.reference.check(policy)
+    with redirect_stdout(io.StringIO()):  # the trainer says again what it drops
+        prepare_data(train, evaluation, policy, args, takes_winners(objective.loss))
 
 
 @contextmanager

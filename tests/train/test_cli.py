@@ -156,6 +156,17 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, capsys):
         assert name in capsys.readouterr().err
 
 
+def test_data_for_an_adapter_are_checked_before_its_weights_load(config, checkpoint, tmp_path, capsys, monkeypatch):
+    base = AutoModelForCausalLM.from_pretrained(checkpoint)
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": " b", "rejected": " b"}\n' * 4)
+    words = ["--model_name_or_path", str(tmp_path / "adapter"), "--dataset_name", str(tmp_path / "bad.jsonl")]
+    assert main(["train", "--config", config(), *words]) == 2
+    assert "chosen equals rejected" in capsys.readouterr().err
+
+
 def test_an_adapter_on_an_adapter_is_refused(config, checkpoint, tmp_path, capsys):
     base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
