@@ -115,9 +115,9 @@ def test_twenty_probabilities_are_read_without_expansion():
     def only(i):
         return "*".join(name if j == i else f"(1-{name})" for j, name in enumerate(names))
 
-    start = time.perf_counter()
+    start = time.process_time()
     s = derive(f"({only(0)})/({' + '.join(only(i) for i in range(1, 20))})")
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert (s.top_mask.bit_count(), s.bottom_mask.bit_count()) == (1, 19)
 
 
@@ -348,10 +348,10 @@ def test_a_misspelt_name_is_helped():
     ],
 )
 def test_hostile_equations_are_refused_quickly(text):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(PrefalignError):
         derive(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_long_sum_is_fine():
