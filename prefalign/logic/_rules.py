@@ -137,6 +137,8 @@ class Rule:
             raise SpecError(f"`structure` must be a PreferenceStructure (got {self.structure!r}).")
         if not isinstance(self.link, Link):
             raise SpecError(f"`link` must be a Link (got {self.link!r}).")
+        if not isinstance(self.weight, int | float | sympy.Expr):  # text is never read as a number here
+            raise SpecError(f"`weight` must be a number or a SymPy expression (got {self.weight!r}).")
         if self.guard is not None and not isinstance(self.guard, sympy.Basic):
             raise SpecError(f"`guard` must be a SymPy condition or None (got {self.guard!r}).")
 

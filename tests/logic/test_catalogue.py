@@ -230,6 +230,9 @@ def test_wrong_rules_are_refused():
         Rule("cpo")
     with pytest.raises(SpecError, match="`link`"):
         Rule(derive("cpo"), "logistic")
+    for weight in ("__import__('os')", "2", None):
+        with pytest.raises(SpecError, match="`weight` must be a number or a SymPy expression"):
+            Rule(derive("cpo"), weight=weight)
     with pytest.raises(SpecError, match="`guard`"):
         Rule(derive("cpo"), guard="w < rw")
     with pytest.raises(SpecError, match="one Rule or more"):

@@ -13,7 +13,7 @@ from prefalign.train import TransformersGenerator
 from tests.references.test_past import host, steps
 from tests.tiny import tiny_tokenizer
 from tests.train.runs import history, lora, weights
-from tests.train.test_seppo import fingerprint, run, winners
+from tests.train.self_play import fingerprint, run, winners
 
 MIXED = {
     "loss": "seppo(beta=0.1, flipper=none)",
