@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     # TRL 1.16 uses names that transformers 5 has renamed, which nobody who runs this command can change.
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing.* is deprecated", FutureWarning)
     train, evaluation = _load_data(data, training)
-    policy, peft_config, quantization = _model(model, training, train, evaluation)
+    policy, peft_config, quantization = _model(model, training)
     trainer = PrefTrainer(
         model=policy,
         args=training,
@@ -239,32 +239,20 @@ def _load_data(data: DataArguments, training: Any) -> tuple[Dataset, Dataset | N
     return train, load_pairs(data.dataset_name, split=data.dataset_test_split, subset=data.dataset_config)
 
 
-def _model(model: Any, training: Any, train: Any, evaluation: Any) -> tuple[Any, Any, Any]:
-    """The policy, or the name that the trainer loads it from; the new adapter; the quantization.
-
-    An adapter is loaded here, and so everything else is checked here before.
-    """
+def _model(model: Any, training: Any) -> tuple[str, Any, Any]:
+    """The name that the trainer loads the policy from; the new adapter; the quantization."""
     from trl import get_peft_config, get_quantization_config
 
     path = model.model_name_or_path
-    if not os.path.isfile(os.path.join(path, "adapter_config.json")):
-        named = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
-        named = {key: value for key, value in named.items() if value is not None}
-        training.model_init_kwargs = {"dtype": model.dtype, **named, **(training.model_init_kwargs or {})}
-        return path, get_peft_config(model), get_quantization_config(model)
-    if model.use_peft:
+    if model.use_peft and os.path.isfile(os.path.join(path, "adapter_config.json")):
         raise ConfigError(
             f"`use_peft` would put a new adapter on {path!r}, which is an adapter itself. Leave it out to train that "
             "one further, or merge it into its base model first."
         )
-    from peft import AutoPeftModelForCausalLM, PeftConfig
-
-    from ..train import check_before_loading
-
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
-    if base:
-        check_before_loading(base, training, train, evaluation)
-    return AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=model.dtype), None, None
+    named = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
+    named = {key: value for key, value in named.items() if value is not None}
+    training.model_init_kwargs = {"dtype": model.dtype, **named, **(training.model_init_kwargs or {})}
+    return path, get_peft_config(model), get_quantization_config(model)
 
 
 def _resume(value: str | bool | None) -> str | bool | None:

@@ -10,7 +10,6 @@ from ._generation import TransformersGenerator as TransformersGenerator
 from ._guard import last_whole_checkpoint as last_whole_checkpoint
 from ._options import check_names as check_names
 from ._record import RUN_FILE as RUN_FILE
-from ._setup import check_before_loading as check_before_loading
 from ._trainer import PrefTrainer as PrefTrainer
 from ._trl import Forward as Forward
 from ._trl import plain_forward as plain_forward

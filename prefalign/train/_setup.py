@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoProcessor
@@ -21,9 +21,9 @@ from ..data import DataReport, check_pairs, drop_bad
 from ..references import Policy, Reference, check_files
 from . import _trl
 from ._guard import SPLIT
-from ._objective import Objective, put_together
+from ._objective import Objective
 from ._options import check_names
-from ._winners import as_pairs, takes_winners
+from ._winners import as_pairs
 
 
 def check_arguments(trainer: type, unknown: Mapping[str, object]) -> None:
@@ -83,13 +83,6 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
     path = model if isinstance(model, str) else _trl.model_id(model.config)
     if isinstance(model, str):
         options["revision"] = (args.model_init_kwargs or {}).get("revision")
-        if os.path.exists(os.path.join(model, "adapter_config.json")) and not os.path.exists(
-            os.path.join(model, "config.json")
-        ):
-            raise ConfigError(
-                f"`model` must be a model, and {model!r} holds an adapter alone. To train it further, pass "
-                f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`; `prefalign train` takes the folder."
-            )
         check_files(model)
         try:
             config = AutoConfig.from_pretrained(model, **{k: v for k, v in options.items() if v is not None})
@@ -114,23 +107,52 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
     return Policy(path, config, processing_class)
 
 
-def check_before_loading(path: str, args: Any, train: Any, evaluation: Any) -> None:
-    """What the trainer checks before weights load, for a policy that somebody else loads before the trainer is made.
-
-    Args:
-        path: The policy; of an adapter, its base model.
-        args: The training arguments.
-        train, evaluation: As the trainer takes them.
+def base_of_adapter(model: Any) -> str | None:
+    """The base model that a folder with an adapter alone names; None for anything else.
 
     Raises:
-        PrefalignError: Something cannot be trained with, as of `PrefTrainer`.
+        ConfigError: The adapter names none, or cannot be read.
     """
-    args = copy.copy(args)
-    objective = put_together(args)
-    policy = describe_policy(path, None, args)
-    objective.reference.check(policy)
-    with redirect_stdout(io.StringIO()):  # the trainer says again what it drops
-        prepare_data(train, evaluation, policy, args, takes_winners(objective.loss))
+    if not isinstance(model, str) or not os.path.isfile(os.path.join(model, "adapter_config.json")):
+        return None
+    if os.path.exists(os.path.join(model, "config.json")):
+        return None
+    from peft import PeftConfig
+
+    try:
+        base: str | None = PeftConfig.from_pretrained(model).base_model_name_or_path
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"`model` holds an adapter whose configuration cannot be read ({model!r}): {error}"
+        ) from error
+    if not base:
+        raise ConfigError(
+            f"`model` holds an adapter alone, and its configuration names no base model ({model!r}). Pass "
+            f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`."
+        )
+    return base
+
+
+def load_adapter(model: str, args: Any, peft_config: Any, quantization: Any) -> Any:
+    """The adapter of a folder on its base model, to be trained further; `args.model_init_kwargs` are used up by it.
+
+    Raises:
+        ConfigError: Another adapter was asked for, or the weights do not load.
+    """
+    if peft_config is not None:
+        raise ConfigError(
+            f"`peft_config` would put a new adapter on {model!r}, which is an adapter itself. Leave it out to train "
+            "that one further, or merge it into its base model first."
+        )
+    from peft import AutoPeftModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, **(args.model_init_kwargs or {})}  # TRL's default
+    options.setdefault("trust_remote_code", args.trust_remote_code)
+    args.model_init_kwargs = None
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    with loading_errors(model):
+        return AutoPeftModelForCausalLM.from_pretrained(model, is_trainable=True, **options)
 
 
 @contextmanager

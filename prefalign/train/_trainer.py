@@ -41,7 +41,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
     A TRL `DPOTrainer` by every public name: the same data formats, training arguments, metrics and checkpoints.
 
     Args:
-        model: A model, a `PeftModel` whose adapter is trained further, a directory, or a hub id.
+        model: A model, a `PeftModel` whose adapter is trained further, a directory (of an adapter, too), or a hub id.
         ref_model: A model to compare with, instead of `reference`.
         args: Training arguments; TRL's `DPOConfig` will do.
         loss: A `Loss` or a loss expression. Default: what `args` say.
@@ -105,13 +105,17 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         _whole.check_output_dir(args.output_dir)
         self.objective = put_together(args, loss, reference)
         self.reference = self.objective.reference
-        policy = _setup.describe_policy(model, processing_class, args)
+        base = _setup.base_of_adapter(model)
+        named = model if base is None else base  # what tells of the policy until its adapter is loaded
+        policy = _setup.describe_policy(named, processing_class, args)
         self.reference.check(policy)
         data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
         self.pair_weights = read_weights(data.train, data.eval, self.objective, args)
         check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
-        sampling = prepare_generation(model, policy, args, self.objective.loss, bool(data.winners), generator)
-        baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, model, policy, data.train)
+        sampling = prepare_generation(named, policy, args, self.objective.loss, bool(data.winners), generator)
+        baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, named, policy, data.train)
+        if base is not None:
+            model = _setup.load_adapter(model, args, peft_config, quantization_config)
         self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
         _setup.mirror(self.objective, args)
         self.data_reports, self.noise_rate, self.splits = data.reports, data.noise_rate, data.splits
@@ -134,7 +138,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
                 compute_metrics=compute_metrics,
                 callbacks=callbacks,
                 optimizers=optimizers,
-                quantization_config=quantization_config,
+                quantization_config=quantization_config if base is None else None,
                 peft_config=peft_config,
             )
         if data_collator is None:

@@ -139,9 +139,17 @@ def test_an_adapter_as_reference_is_refused_with_the_remedy(checkpoint, tmp_path
         PrefTrainer(checkpoint, args=config(), reference=Checkpoint(str(tmp_path)), train_dataset=tiny_pairs(4))
 
 
-def test_an_adapter_as_model_is_refused_with_the_remedy(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"an adapter alone.*PeftModel\.from_pretrained"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nothing", "cannot be read"),
+        ("{}", "names no base model"),
+        ('{"peft_type": "LORA"}', r"names no base model.*PeftModel\.from_pretrained"),
+    ],
+)
+def test_an_adapter_that_names_no_base_model_is_refused(content, message, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
         PrefTrainer(str(tmp_path), args=config(), train_dataset=tiny_pairs(4))
 
 

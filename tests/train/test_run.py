@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import DPOConfig
 
-from prefalign._errors import DataError, TrainingError
+from prefalign._errors import ConfigError, DataError, TrainingError
 from prefalign.data import flip_labels
 from prefalign.losses import Loss
 from prefalign.train import PrefTrainer
@@ -172,3 +173,24 @@ def test_evaluate_takes_a_new_data_set(checkpoint, tmp_path):
     trainer = ours(tmp_path, checkpoint, {"eval_dataset": tiny_pairs(6)}, loss="dpo(beta=0.1)", max_steps=2)
     trainer.train()
     assert trainer.evaluate(tiny_pairs(6))["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
+def test_the_folder_of_an_adapter_is_that_adapter_trained_further(checkpoint, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(checkpoint)
+    made = get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM"))
+    made.save_pretrained(tmp_path / "adapter")
+    trained = []
+    for model in (
+        str(tmp_path / "adapter"),
+        PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(checkpoint), tmp_path / "adapter", is_trainable=True
+        ),
+    ):
+        run = ours(tmp_path, model, max_steps=3)
+        run.train()
+        trained.append({name: value for name, value in weights(run).items() if "lora" in name})
+    assert trained[0]
+    assert trained[0].keys() == trained[1].keys()
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
+    with pytest.raises(ConfigError, match="is an adapter itself"):
+        ours(tmp_path, str(tmp_path / "adapter"), {"peft_config": LoraConfig(target_modules=["k_proj"])})
