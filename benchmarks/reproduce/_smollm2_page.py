@@ -164,8 +164,8 @@ def _rpo(runs: Runs, beta: float, picture: Path) -> list[str]:
                 str(len(found)),
                 _spread([chosen(run) for run in found], 2),
                 _spread([margin(run, beta) for run in found]),
-                f"{np.mean([run['kl'] for run in found]):.4f}",
-                f"{np.mean([run['kl_of_samples'] for run in found if 'gold' in run]):.4f}" if gold else "–",
+                f"{np.mean([run['kl_ref_policy'] for run in found]):.4f}",
+                f"{np.mean([run['kl_policy_ref'] for run in found if 'gold' in run]):.4f}" if gold else "–",
                 _spread(gold) if gold else "–",
             ]
         )
@@ -180,8 +180,9 @@ def _rpo(runs: Runs, beta: float, picture: Path) -> list[str]:
     ]
     _draw_rpo(runs, arms, picture)
     return [
-        "**RPO**, no label flipped; log π(chosen) is summed over tokens, a KL is in nats per token (of held-out texts, "
-        "which the start sampled, and of fresh samples), the gold reward VADER's sentiment of fresh samples:",
+        "**RPO**, no label flipped; log π(chosen) is summed over tokens, a KL is that of the next token, "
+        "nats, mean over the tokens of held-out texts (ref ‖ π) and of fresh samples (π ‖ ref); the gold reward is "
+        "VADER's sentiment of fresh samples:",
         table(head, rows),
         "![RPO: chosen log-probability and gold reward against KL](images/smollm2_rpo.png)",
     ]
@@ -196,9 +197,9 @@ def _draw_rpo(runs: Runs, arms: list[str], picture: Path) -> None:
         look: dict[str, Any] = (
             {"s": 70, "facecolors": "none", "edgecolors": "black"} if arm == "DPO" else {"s": 28, "alpha": 0.8}
         )
-        left.scatter([run["kl"] for run in found], [chosen(run) for run in found], label=arm, **look)
+        left.scatter([run["kl_ref_policy"] for run in found], [chosen(run) for run in found], label=arm, **look)
         sampled = [run for run in found if "gold" in run]
-        right.scatter([run["kl_of_samples"] for run in sampled], [np.mean(run["gold"]) for run in sampled], **look)
+        right.scatter([run["kl_policy_ref"] for run in sampled], [np.mean(run["gold"]) for run in sampled], **look)
     left.axhline(0, color="0.8", linewidth=1, zorder=0)
     left.set(xlabel="KL(ref ‖ π), nats per token", ylabel="change of log π(chosen), nats")
     right.set(xlabel="KL(π ‖ ref), nats per token", ylabel="gold reward of fresh samples")

@@ -14,6 +14,7 @@ import io
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ class Bench:
             "rejected": rejected.tolist(),
             "ref_chosen": ref_chosen.tolist(),
             "ref_rejected": ref_rejected.tolist(),
-            "kl": k3(np.concatenate(before), np.concatenate(after)),
+            "kl_ref_policy": divergence(self.model, model, self.tokenizer, prompts, texts),
             "log": log,
         }
         if setting.samples:
@@ -228,28 +229,22 @@ class Bench:
         texts = sample(model, self.tokenizer, repeated, setting.seed)
         self.lower.remembers = False  # these texts never come again
         try:
-            own = token_logps(model, self.tokenizer, repeated, texts)
-            start = token_logps(self.model, self.tokenizer, repeated, texts)
+            distance = divergence(model, self.model, self.tokenizer, repeated, texts)
         finally:
             self.lower.remembers = True
         return {
             "gold": gold_rewards(texts),
-            "kl_of_samples": k3(np.concatenate(own), np.concatenate(start)),
+            "kl_policy_ref": distance,
             "samples": texts,
         }
 
 
-def k3(sampler: np.ndarray, other: np.ndarray) -> float:
-    """KL(sampler || other), nats per token, from log-probabilities of tokens that `sampler` drew: E[r - 1 - log r]."""
-    log_ratio = other - sampler
-    return float(np.mean(np.expm1(log_ratio) - log_ratio))
-
-
 @torch.no_grad()
-def token_logps(model: Any, tokenizer: Any, prompts: list[str], completions: list[str], batch: int = 16) -> list[Any]:
-    """Log-probability of every token of each completion and of the end of text, nats."""
+def next_tokens(
+    model: Any, tokenizer: Any, prompts: list[str], completions: list[str], batch: int = 16
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """For every completion log-probabilities, nats, (tokens, vocabulary), and its tokens, the end of text with them."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    rows: list[np.ndarray] = []
     for start in range(0, len(prompts), batch):
         part = range(start, min(start + batch, len(prompts)))
         heads = [len(tokenizer(prompts[i])["input_ids"]) for i in part]
@@ -261,10 +256,29 @@ def token_logps(model: Any, tokenizer: Any, prompts: list[str], completions: lis
         hidden = inner.model(input_ids=ids, attention_mask=real, use_cache=False).last_hidden_state
         for row, (head, whole) in enumerate(zip(heads, wholes, strict=True)):
             logits = inner.lm_head(hidden[row, head - 1 : len(whole) - 1]).float()
-            targets = ids[row, head : len(whole), None]
-            picked = logits.gather(-1, targets)[:, 0] - logits.logsumexp(-1)
-            rows.append(picked.double().cpu().numpy())
-    return rows
+            yield logits.log_softmax(-1), ids[row, head : len(whole)]
+
+
+def token_logps(model: Any, tokenizer: Any, prompts: list[str], completions: list[str]) -> list[np.ndarray]:
+    """Log-probability of every token of each completion and of the end of text, nats."""
+    return [
+        logps.gather(-1, tokens[:, None])[:, 0].double().cpu().numpy()
+        for logps, tokens in next_tokens(model, tokenizer, prompts, completions)
+    ]
+
+
+def divergence(model: Any, other: Any, tokenizer: Any, prompts: list[str], completions: list[str]) -> float:
+    """KL(model || other) of the next token, summed over the vocabulary: nats, mean over the completions' tokens.
+
+    The usual estimates, which look at the completions' own tokens alone, would not do: completions are cut to whole
+    sentences, so that their end of text was not sampled. A policy that has learned to end there would seem far away.
+    """
+    total, count = 0.0, 0
+    texts = tokenizer, prompts, completions
+    for (mine, _), (others, _) in zip(next_tokens(model, *texts), next_tokens(other, *texts), strict=True):
+        total += (mine.exp() * (mine - others)).sum().item()
+        count += len(mine)
+    return total / count
 
 
 def kept(file: Path, setting: Setting) -> dict[str, Any] | None:

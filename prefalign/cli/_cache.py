@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
             _print(each)
         total = sum(each["bytes"] for each in found)
         print(f"{len(found)} references, {_size(total)} in {folder}")
+        if args.action == "verify":
+            shards = sum(each["shards"] for each in found)
+            print(f"Read to the end: {shards} shards are sound, {damaged or 'none'} damaged.")
     return 1 if damaged and args.action == "verify" else 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ._agreement import HIGHEST_RATE as HIGHEST_RATE
+from ._agreement import Agreement as Agreement
+from ._agreement import from_repeats as from_repeats
 from ._bins import best_fit as best_fit
 from ._bins import best_fit_padded as best_fit_padded
 from ._bins import split_up as split_up

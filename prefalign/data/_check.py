@@ -14,8 +14,9 @@ from tqdm import tqdm
 from .._errors import DataError
 from ._columns import Layout, completion_columns, find_layout
 from ._kinds import Tally
+from ._repeats import RepeatFinder
 from ._report import DataReport, Finding, Lengths
-from ._text import Pair, Repeats, length, read_pair
+from ._text import Pair, length, read_pair
 from ._tokens import Options, TokenChecks, TruncationMode
 from ._weights import pair_weights
 
@@ -154,7 +155,7 @@ class _Run:
         # A processor tokenises texts by its own tokenizer.
         self._tokenizer = None if self._images else getattr(tokenizer, "tokenizer", tokenizer)
         self._tally = Tally(keep_rows)
-        self._repeats = Repeats()
+        self._repeats = RepeatFinder()
         self._tokens: TokenChecks | None = None
         self.keep: Callable[[int, list[list[int]]], object] | None = None
         self._rows = 0
@@ -225,7 +226,7 @@ class _Run:
     def report(self, total: int | None) -> DataReport:
         """What was found, once all of `total` rows are read, or none because the set as a whole is refused."""
         rows = (total or 0) if self.refusal is not None else self._rows
-        flip_rate = self._repeats.report(self._tally)
+        agreement = self._repeats.report(self._tally)
         findings = self._tally.findings()
         if self.refusal is None and not self._good:
             text = "No row can be trained on." if self._rows else "The data set has no rows."
@@ -246,7 +247,7 @@ class _Run:
             lengths={name: Lengths.of(values) for name, values in lengths.items()},
             truncated=self._tokens.truncated / self._good if self._tokens is not None and self._good else 0.0,
             chosen_longer=float((lengths["chosen"] > lengths["rejected"]).mean()) if both else 0.0,
-            flip_rate=flip_rate,
+            agreement=agreement,
             bad_rows=self._tally.bad_rows,
         )
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .._errors import DataError
+from ._agreement import Agreement
 from ._columns import Layout
 
 Severity = Literal["unusable", "drop", "warn", "note"]
@@ -73,7 +74,7 @@ class DataReport:
         lengths: Distributions by name: "prompt", the completions, and "longest" (prompt and longer completion).
         truncated: Share of the rows of which training would cut something off, 0 to 1.
         chosen_longer: Share of the rows whose chosen completion is longer than the rejected one, 0 to 1.
-        flip_rate: Label noise that repeated pairs with opposite labels point at; None where there are none.
+        agreement: How the labels of repeated pairs agree; None where no two of them contradict each other.
         bad_rows: Indexes of all rows that cannot be trained on, in order.
     """
 
@@ -86,7 +87,7 @@ class DataReport:
     lengths: dict[str, Lengths]
     truncated: float
     chosen_longer: float
-    flip_rate: float | None
+    agreement: Agreement | None
     bad_rows: np.ndarray
 
     @property
@@ -103,6 +104,12 @@ class DataReport:
     def clean(self) -> bool:
         """Whether there is neither a row to drop nor a warning."""
         return all(finding.severity == "note" for finding in self.findings)
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Label noise that the labels of repeated pairs point at, 0 to 0.5; None where there are too few to tell."""
+        found = self.agreement
+        return found.interval[0] if found is not None and found.reason_against is None else None
 
     def count(self, kind: str) -> int:
         """How many rows have the fault `kind`; 0 if none."""
@@ -132,6 +139,7 @@ class DataReport:
             "lengths": {name: vars(lengths) for name, lengths in self.lengths.items()},
             "truncated": self.truncated,
             "chosen_longer": self.chosen_longer,
+            "repeats": vars(self.agreement) if self.agreement is not None else None,
             "flip_rate": self.flip_rate,
         }
 
@@ -149,19 +157,21 @@ class DataReport:
             if found:
                 lines += ["", heading]
                 lines += [_finding_line(finding) for finding in found]
-        if self.flip_rate is not None:
-            lines += [
-                "",
-                f"Repeated pairs disagree as often as if {self.flip_rate:.0%} of the labels were flipped (provided",
-                "that each was given independently). "
-                + (
-                    f"`robust(dpo(beta=0.1), flip_rate={self.flip_rate:.2g})` corrects for that."
-                    if round(self.flip_rate, 2) < 0.5
-                    else "At one half, labels say nothing, and no loss corrects for that."
-                ),
-            ]
+        if self.agreement is not None:
+            lines += ["", _agreement_line(self.agreement)]
         lines += _length_table(self)
         return "\n".join([*lines, "", _verdict(self)])
+
+
+def _agreement_line(found: Agreement) -> str:
+    rate, low, high = found.interval
+    seen = f"{found.agreeing:,} of {found.compared:,} comparisons of repeated labels agree"
+    if found.reason_against is not None:
+        return f"{seen}. No flip rate follows: {found.reason_against}."
+    return (
+        f"{seen}, as if {rate:.1%} of the labels were flipped\n(95 % interval {low:.1%} to {high:.1%}), provided that "
+        f"each was given independently.\n`robust(dpo(beta=0.1), flip_rate={rate:.2g})` corrects for that."
+    )
 
 
 def _finding_line(finding: Finding) -> str:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from array import array
 from dataclasses import dataclass
 from typing import TypeVar
-
-import numpy as np
 
 from ._columns import Layout
 from ._kinds import Tally
@@ -162,50 +158,3 @@ def _content(message: dict[str, object]) -> str:
         parts = [part.get("text") or part.get("type") for part in content if isinstance(part, dict)]
         return "".join(str(part) for part in parts if part)
     return content if isinstance(content, str) else ""
-
-
-class Repeats:
-    """Finds pairs that stand in several rows, the same way round or reversed, in 17 bytes per row.
-
-    Two different pairs are taken for one if their 64-bit hashes agree: at 10 million rows the chance that this happens
-    anywhere is below 1 in 100 000.
-    """
-
-    def __init__(self) -> None:
-        self._keys = array("q")
-        self._rows = array("q")
-        self._reversed = array("b")
-
-    def add(self, pair: Pair) -> None:
-        """Remember one row."""
-        texts = [completion if isinstance(completion, str) else repr(completion) for completion in pair.completions]
-        prompt = pair.prompt if isinstance(pair.prompt, str) else repr(pair.prompt)
-        turned = texts[0] > texts[-1]
-        self._keys.append(hash((prompt, texts[-1], texts[0]) if turned else (prompt, texts[0], texts[-1])))
-        self._rows.append(pair.row)
-        self._reversed.append(turned)
-
-    def report(self, tally: Tally) -> float | None:
-        """Put duplicates and contradictions into the tally, and return the flip rate that they point at.
-
-        Of two labels for one pair, made independently with flip rate e, a share A = (1-e)^2 + e^2 agrees; solved for
-        e <= 1/2. None where no pair stands both ways round.
-        """
-        if not self._keys:
-            return None
-        rows = np.frombuffer(self._rows, dtype=np.int64)
-        turned = np.frombuffer(self._reversed, dtype=np.int8).astype(np.int64)
-        _, group, sizes = np.unique(np.frombuffer(self._keys, dtype=np.int64), return_inverse=True, return_counts=True)
-        ones = np.bincount(group, weights=turned, minlength=len(sizes)).astype(np.int64)
-        _, first = np.unique(2 * group + turned, return_index=True)
-        later = np.ones(len(rows), dtype=bool)
-        later[first] = False
-        tally.add_all("duplicate", rows[later])
-        both = (ones > 0) & (ones < sizes)
-        if not both.any():
-            return None
-        tally.add_all("contradiction", rows[both[group]])
-        zeros = sizes - ones
-        agree = (ones * (ones - 1) + zeros * (zeros - 1)).sum()
-        agreement = float(agree / (sizes * (sizes - 1)).sum())
-        return (1 - math.sqrt(max(0.0, 2 * agreement - 1))) / 2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ..data import from_repeats as from_repeats
 from ._features import pair_features as pair_features
 from ._flip_rate import FlipRate as FlipRate
 from ._flip_rate import flip_rate as flip_rate
 from ._flip_rate import from_margins as from_margins
-from ._flip_rate import from_repeats as from_repeats
 from ._interval import Interval as Interval
 from ._interval import interval as interval
 from ._interval import paired_interval as paired_interval

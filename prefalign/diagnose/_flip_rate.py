@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .._errors import DataError
+from ..data import HIGHEST_RATE
 from ._mixture import (
-    HIGHEST_RATE,
     Array,
     copies,
     cross_fit,
@@ -210,38 +210,6 @@ def from_margins(margins: Array) -> FlipRate:
         suspicion=suspicion,
     )
     return _span(found)
-
-
-def from_repeats(agreeing: int, compared: int) -> tuple[float, float, float]:
-    """The flip rate from labels that were given twice, independently: (rate, low, high).
-
-    Two independent labels agree with probability A = (1 - eps)^2 + eps^2, so eps = (1 - sqrt(2A - 1)) / 2.
-
-    Args:
-        agreeing: Pairs whose two labels agree.
-        compared: Pairs that were labelled twice, > 0.
-
-    Returns:
-        The rate, and the rate at the bounds of A's 95 % Wilson interval. Agreement at or below one half gives 0.5.
-
-    Raises:
-        DataError: The counts are out of range.
-
-    Example:
-        >>> [round(x, 3) for x in from_repeats(agreeing=580, compared=1000)]
-        [0.3, 0.265, 0.343]
-    """
-    if not compared > 0 or not 0 <= agreeing <= compared:
-        raise DataError(f"`agreeing` must lie between 0 and `compared` > 0 (got {agreeing} of {compared}).")
-    share, z = agreeing / compared, 1.96
-    centre = (share + z * z / (2 * compared)) / (1 + z * z / compared)
-    half = z / (1 + z * z / compared) * math.sqrt(share * (1 - share) / compared + z * z / (4 * compared**2))
-
-    def rate(agreement: float) -> float:
-        # Wilson's bound misses 1 by rounding only; a root would make 1e-8 of 1e-16.
-        return 0.5 * (1.0 - math.sqrt(max(0.0, 2.0 * min(round(agreement, 12), 1.0) - 1.0)))
-
-    return rate(share), rate(centre + half), rate(centre - half)
 
 
 def _span(found: FlipRate) -> FlipRate:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..data import HIGHEST_RATE
+
 Array = NDArray[np.float64]
 
 # Half the 95 % quantile of chi-square with one degree of freedom: the drop in log-likelihood that bounds an interval.
 _DROP = 1.9207
 _LOG_SCALES = np.linspace(-4.0, 4.0, 81)
-# The likelihood cannot tell eps from 1 - eps; beyond this rate nothing is left to learn.
-HIGHEST_RATE = 0.49
 _MOST_NOISE = 0.499
 _RATES = np.linspace(0.0, HIGHEST_RATE, 99)
 # More margins than this are read in as many groups of neighbours: the likelihood is smooth in the margin.

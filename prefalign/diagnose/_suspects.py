@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 
 from .._errors import DataError
+from ..data import Agreement, from_repeats
 from ._features import pair_features
-from ._flip_rate import FlipRate, flip_rate, from_repeats
-from ._mixture import HIGHEST_RATE
+from ._flip_rate import FlipRate, flip_rate
 from ._write import write_atomically
-
-# Fewer repeated pairs than this say too little to be preferred to the margins.
-_FEW_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,8 @@ class Repeats:
 
     @property
     def reason_against(self) -> str | None:
-        """Why the rate is not to be taken; None if it is.
-
-        Labels that are thrown like coins agree in more than half of the comparisons every other time. So it is the
-        interval that must end below one half, not the rate. With so many comparisons it is then narrower than 0.3, as
-        that of the margins must be.
-        """
-        if self.compared < _FEW_REPEATS:
-            return f"there are fewer than {_FEW_REPEATS} comparisons"
-        if self.high >= HIGHEST_RATE:
-            return "the interval reaches one half, as that of random labels does"
-        return None
+        """Why the rate is not to be taken: too few comparisons, or an interval up to one half; None if it is."""
+        return Agreement(self.agreeing, self.compared).reason_against
 
     @property
     def can_tell(self) -> bool:

@@ -25,10 +25,10 @@ from ._bins import Batch, join, measure, select
 
 logger = logging.getLogger(__name__)
 # Of what the values are means that are means over tokens; all others are means over pairs. Columns of `_counts`.
-_PAIRS, _CHOSEN, _REJECTED = 0, 1, 2
+_PAIRS, _CHOSEN, _REJECTED, _BEFORE_END = 0, 1, 2, 3
 _TOKEN_MEANS = {
     "entropy": (_CHOSEN, _REJECTED),
-    "kl": (_CHOSEN, _REJECTED),
+    "kl": (_BEFORE_END,),
     "mean_token_accuracy": (_CHOSEN,),
     "logits/chosen": (_CHOSEN,),
     "logits/rejected": (_REJECTED,),
@@ -178,10 +178,12 @@ class TokenBatches:
         return int(numbers[:, 0].max()), int(numbers[:, 1].sum())
 
     def _counts(self, whole: Batch, bins: Sequence[Sequence[int]]) -> list[list[int]]:
-        """For each bin the pairs, chosen and rejected tokens of all processes."""
+        """For each bin the pairs, chosen and rejected tokens, and tokens before an end, of all processes."""
         scored = whole["completion_mask"][:, 1:].sum(dim=1)
-        chosen, rejected = (side.tolist() for side in scored.chunk(2))
-        rows = [[len(one), sum(chosen[i] for i in one), sum(rejected[i] for i in one)] for one in bins]
+        chosen, rejected = scored.chunk(2)
+        before_end = (chosen - 1).clamp(min=0) + (rejected - 1).clamp(min=0)
+        pairs = torch.stack([torch.ones_like(chosen), chosen, rejected, before_end], dim=1).tolist()
+        rows = [[sum(column) for column in zip(*(pairs[i] for i in one), strict=True)] for one in bins]
         mine = torch.tensor(rows, device=scored.device)
         everywhere: list[list[int]] = self.trainer.accelerator.gather(mine).view(-1, *mine.shape).sum(dim=0).tolist()
         return everywhere

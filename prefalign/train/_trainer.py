@@ -30,7 +30,7 @@ from ._record import extend_card
 from ._self_play import SelfPlay, anchor_metrics
 from ._shared_prefix import install_all
 from ._statistics import Statistics, pair_statistics
-from ._watch import Watch, divergence, kl_metric, term_metrics
+from ._watch import Watch, before_end, divergence, kl_metric, term_metrics
 from ._weights import read_weights
 from ._winners import evaluated, generates, prepare_generation, takes_winners
 
@@ -341,7 +341,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if self.self_play is not None and not self.watch.from_reference:
             metrics.pop("logps/rejected_change", None)  # what is generated is another text each time
         if reference_tokens is not None:
-            mask = inputs["completion_mask"][..., 1:]
+            mask = before_end(inputs["completion_mask"][..., 1:])
             metrics |= kl_metric(divergence(tokens, reference_tokens, mask), mask, gather, tokens.device)
         for name, value in metrics.items():
             _trl.add_metric(self, "train" if self.model.training else "eval", name, value)

@@ -36,16 +36,25 @@ def _name(term: Loss) -> str:
         return type(term).__name__.lower()
 
 
+def before_end(mask: Tensor) -> Tensor:
+    """The mask of completion tokens, (rows, length), without each row's last one: the end of text.
+
+    A completion that was cut, or written by somebody else, ends where the reference would not have ended it.
+    """
+    return mask * (mask.flip(1).cumsum(1).flip(1) > 1)
+
+
 def divergence(policy: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Estimate of KL(reference || policy) per token, for each row, summed over its completion tokens.
+    """Estimate of KL(reference || policy) per token, for each row, summed over its tokens.
 
     With r = pi(token) / ref(token): r - 1 - log r >= 0, whose mean over tokens that the *reference* samples is the
-    Kullback-Leibler divergence of its next-token distribution from the policy's, in nats.
+    Kullback-Leibler divergence of its next-token distribution from the policy's, in nats. A single token that the
+    reference would not have sampled, and that the policy has learned, rules that mean: see `before_end`.
 
     Args:
         policy: Per-token log-probabilities in nats, (rows, length).
         reference: Likewise.
-        mask: 1 at completion tokens, (rows, length).
+        mask: 1 at the tokens to be counted, (rows, length).
 
     Returns:
         (rows,), float64, on the CPU: some devices have no float64.
@@ -111,7 +120,7 @@ class Watch:
 
 
 def kl_metric(per_row: Tensor, tokens: Tensor, gather: Gather, device: torch.device) -> dict[str, float]:
-    """The mean of `divergence` over all completion tokens of the batch, chosen and rejected, on all processes."""
+    """The mean of `divergence` over the `tokens` of the batch, chosen and rejected, on all processes."""
     sums = torch.stack([per_row.sum(), tokens.sum().cpu().double()]).float().to(device)
     total, count = gather(sums[None]).double().sum(dim=0).tolist()
     return {"kl": total / count} if count else {}

@@ -9,7 +9,7 @@ import pytest
 from trl.data_utils import extract_prompt as trl_extract_prompt
 
 from prefalign._errors import DataError
-from prefalign.data import check_pairs, drop_bad
+from prefalign.data import Agreement, check_pairs, drop_bad
 from prefalign.data._text import extract_prompt
 from tests.data.rows import found, pairs_of
 from tests.tiny import tiny_pairs, tiny_tokenizer
@@ -62,19 +62,46 @@ def test_duplicates_and_contradictions_are_told_apart():
     other = ("q", "good", "bad")
     report = check_pairs(pairs_of(a, other, a, b, a, ("q", "good", "worse")))
     assert found(report) == {"duplicate": [2, 4], "contradiction": [0, 2, 3, 4]}
-    # Four labels of one pair, 3 to 1: 3 of the 6 pairs of labels agree, which is a coin's agreement.
-    assert report.flip_rate == 0.5
-    assert "as if 50% of the labels were flipped" in str(report)
-    assert "no loss corrects" in str(report)  # robust(...) refuses a flip rate of one half
+    # Four labels of one pair are two comparisons: rows 0 and 2 agree, 3 and 4 do not. Two comparisons tell nothing.
+    assert report.agreement == Agreement(agreeing=1, compared=2)
+    assert report.flip_rate is None
+    assert "1 of 2 comparisons of repeated labels agree. No flip rate follows" in str(report)
     assert "robust(" not in str(report)
     assert report.dropped == 0
 
 
+def labelled_twice(flip_rate, count):
+    flips = np.random.default_rng(0).random((count, 2)) < flip_rate
+    return [(f"p{i}", *(("bad", "good") if one else ("good", "bad"))) for i, two in enumerate(flips) for one in two]
+
+
 def test_the_flip_rate_of_repeated_labels_is_recovered():
-    flip = np.random.default_rng(0).random((4000, 2)) < 0.2
-    rows = [(f"p{i}", "bad", "good") if one else (f"p{i}", "good", "bad") for i, two in enumerate(flip) for one in two]
-    assert check_pairs(pairs_of(*rows)).flip_rate == pytest.approx(0.2, abs=0.02)
-    assert check_pairs(pairs_of(*rows[:1])).flip_rate is None
+    report = check_pairs(pairs_of(*labelled_twice(0.2, 4000)))
+    assert report.flip_rate == pytest.approx(0.2, abs=0.02)
+    assert "of 4,000 comparisons of repeated labels agree, as if" in str(report)
+    assert f"robust(dpo(beta=0.1), flip_rate={report.flip_rate:.2g})" in str(report)
+    assert report.to_json()["repeats"] == vars(report.agreement)
+
+
+def test_labels_thrown_like_coins_give_no_flip_rate():
+    for count in (90, 400):
+        report = check_pairs(pairs_of(*labelled_twice(0.5, count)))
+        assert report.agreement.compared == count
+        assert report.flip_rate is None
+        assert "robust(" not in str(report)
+
+
+def test_copies_are_no_second_labels():
+    assert check_pairs(pairs_of(*[("p", "good", "bad")] * 300)).agreement is None
+
+
+def test_every_label_is_compared_once():
+    # Rows of the pairs p and q in turn: p has 5 labels (two comparisons), q has 3 (one), r has one (none).
+    ways = {"p": [0, 0, 1, 0, 1], "q": [1, 0, 1], "r": [0]}
+    rows = [
+        (name, *(("b", "a") if ways[name][i] else ("a", "b"))) for i in range(5) for name in ways if i < len(ways[name])
+    ]
+    assert check_pairs(pairs_of(*rows)).agreement == Agreement(agreeing=1, compared=3)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,9 @@ def test_ls_of_nothing(capsys, tmp_path):
 
 @pytest.mark.parametrize("where", ["value", "key", "header", "renamed"])
 def test_verify_finds_every_damage(where, capsys, folder):
-    assert run(capsys, "verify")[0] == 0
+    code, out, _ = run(capsys, "verify")
+    assert code == 0
+    assert "shards are sound, none damaged." in out
     path = max((folder / "aa11").glob("*.safetensors"), key=lambda one: one.stat().st_size)
     if where == "renamed":
         path.rename(path.with_name("0" * 32 + ".safetensors"))
@@ -84,6 +86,7 @@ def test_verify_finds_every_damage(where, capsys, folder):
     code, out, _ = run(capsys, "verify")
     assert code == 1
     assert "damaged: " in out
+    assert "sound, 1 damaged." in out
     code, out, _ = run(capsys, "verify", "--json", "aa11")
     assert code == 1
     assert len(json.loads(out)["references"][0]["damaged"]) == 1

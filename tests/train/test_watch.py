@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prefalign.losses import DPO, SFT, PairLogps
-from prefalign.train._watch import Watch, divergence, kl_metric, term_metrics, term_names
+from prefalign.train._watch import Watch, before_end, divergence, kl_metric, term_metrics, term_names
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, ours
 
@@ -70,6 +70,24 @@ def test_kl_is_a_mean_over_completion_tokens():
     expected = (2 - 1 - math.log(2) + 0) / 2
     found = kl_metric(divergence(policy, reference, mask), mask, alone, policy.device)
     assert found["kl"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_end_of_text_does_not_count_as_sampled():
+    masks = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1], [1, 1, 0, 1, 0], [0, 0, 0, 0, 0]])
+    assert before_end(masks).tolist() == [[0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_a_learned_end_of_text_does_not_move_the_logged_kl(checkpoint, tmp_path):
+    """The first step's policy is the reference but for its end of text, which was made exp(5) times more likely."""
+    trainer = ours(tmp_path, checkpoint, {"reference": f"checkpoint({checkpoint})"}, loss="dpo(beta=0.1)", max_steps=1)
+    end = trainer.processing_class.eos_token_id
+    head = trainer.model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(head.weight.shape[0]))
+    head.bias.data[end] = 5.0
+    trainer.train()
+    # The tiny model's distribution is nearly uniform, so every other token became 1 + (exp(5) - 1) / V less likely.
+    r = 1 / (1 + math.expm1(5) / len(head.bias))
+    assert history(trainer)[0]["kl"] == pytest.approx(r - 1 - math.log(r), rel=0.1)
 
 
 def test_terms_are_named_and_numbered():
