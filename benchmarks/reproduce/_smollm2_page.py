@@ -200,10 +200,17 @@ def _draw_rpo(runs: Runs, arms: list[str], picture: Path) -> None:
         left.scatter([run["kl_ref_policy"] for run in found], [chosen(run) for run in found], label=arm, **look)
         sampled = [run for run in found if "gold" in run]
         right.scatter([run["kl_policy_ref"] for run in sampled], [np.mean(run["gold"]) for run in sampled], **look)
-    left.axhline(0, color="0.8", linewidth=1, zorder=0)
+    for seed in sorted({seed for arm in arms for seed in runs[arm, 0.0]}):  # a line from eta to eta
+        path = [runs[arm, 0.0][seed] for arm in arms if arm != "DPO" and seed in runs[arm, 0.0]]
+        left.plot([run["kl_ref_policy"] for run in path], [chosen(run) for run in path], color="0.75", zorder=0)
+        path = [run for run in path if "gold" in run]
+        right.plot(
+            [run["kl_policy_ref"] for run in path], [np.mean(run["gold"]) for run in path], color="0.75", zorder=0
+        )
+    left.axhline(0, color="0.9", linewidth=1, zorder=-1)
     left.set(xlabel="KL(ref ‖ π), nats per token", ylabel="change of log π(chosen), nats")
     right.set(xlabel="KL(π ‖ ref), nats per token", ylabel="gold reward of fresh samples")
-    left.set_title("a dot per seed", fontsize=10, loc="left")
+    left.set_title("a line per seed", fontsize=10, loc="left")
     left.legend(fontsize=8, frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
