@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,9 +82,18 @@ def _from_table(table: pa.Table, path: Path) -> Dataset:
     try:
         return Dataset(table)
     except (pa.ArrowException, ValueError) as error:
-        if "\0" in table.schema.to_string():  # Arrow takes it, and forgets what is behind it
+        if any("\0" in name for name in _names(table.schema)):  # Arrow takes it, and forgets what is behind it
             raise DataError(f"{path}: the name of a column holds a NUL. Rename it.") from None
         raise DataError(f"{path}: the rows make no table: {_first_line(error)}. Is one nested too deeply?") from None
+
+
+def _names(schema: pa.Schema) -> Iterator[str]:
+    """The names of all columns and of what they hold; `schema.to_string` takes the depth's square."""
+    waiting = list(schema)
+    while waiting:
+        field = waiting.pop()
+        yield field.name
+        waiting += [field.type.field(number) for number in range(field.type.num_fields)]
 
 
 def _from_parquet(path: Path) -> Dataset:
