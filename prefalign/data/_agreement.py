@@ -58,9 +58,19 @@ class Agreement:
     compared: int
 
     @property
-    def interval(self) -> tuple[float, float, float]:
-        """The flip rate that follows, and the bounds of its 95 % interval, as `from_repeats` gives them."""
-        return from_repeats(self.agreeing, self.compared)
+    def rate(self) -> float:
+        """The flip rate that follows."""
+        return from_repeats(self.agreeing, self.compared)[0]
+
+    @property
+    def low(self) -> float:
+        """Lower bound of its 95 % interval."""
+        return from_repeats(self.agreeing, self.compared)[1]
+
+    @property
+    def high(self) -> float:
+        """Upper bound of its 95 % interval."""
+        return from_repeats(self.agreeing, self.compared)[2]
 
     @property
     def reason_against(self) -> str | None:
@@ -72,6 +82,6 @@ class Agreement:
         """
         if self.compared < FEW_REPEATS:
             return f"there are fewer than {FEW_REPEATS} comparisons"
-        if self.interval[2] >= HIGHEST_RATE:
+        if self.high >= HIGHEST_RATE:
             return "the interval reaches one half, as that of random labels does"
         return None

@@ -109,7 +109,7 @@ class DataReport:
     def flip_rate(self) -> float | None:
         """Label noise that the labels of repeated pairs point at, 0 to 0.5; None where there are too few to tell."""
         found = self.agreement
-        return found.interval[0] if found is not None and found.reason_against is None else None
+        return found.rate if found is not None and found.reason_against is None else None
 
     def count(self, kind: str) -> int:
         """How many rows have the fault `kind`; 0 if none."""
@@ -164,13 +164,13 @@ class DataReport:
 
 
 def _agreement_line(found: Agreement) -> str:
-    rate, low, high = found.interval
     seen = f"{found.agreeing:,} of {found.compared:,} comparisons of repeated labels agree"
     if found.reason_against is not None:
         return f"{seen}. No flip rate follows: {found.reason_against}."
     return (
-        f"{seen}, as if {rate:.1%} of the labels were flipped\n(95 % interval {low:.1%} to {high:.1%}), provided that "
-        f"each was given independently.\n`robust(dpo(beta=0.1), flip_rate={rate:.2g})` corrects for that."
+        f"{seen}, as if {found.rate:.1%} of the labels were flipped\n"
+        f"(95 % interval {found.low:.1%} to {found.high:.1%}), provided that "
+        f"each was given independently.\n`robust(dpo(beta=0.1), flip_rate={found.rate:.2g})` corrects for that."
     )
 
 

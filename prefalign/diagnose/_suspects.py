@@ -13,33 +13,22 @@ from typing import Any
 import numpy as np
 
 from .._errors import DataError
-from ..data import Agreement, from_repeats
+from ..data import Agreement
 from ._features import pair_features
 from ._flip_rate import FlipRate, flip_rate
 from ._write import write_atomically
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Repeats(Agreement):
     """Pairs that were labelled more than once.
 
     Attributes:
         agreeing, compared: Of so many comparisons of two labels of one pair, so many agree.
-        rate, low, high: The flip rate that follows, with its 95 % interval.
         contradicting: For each row that another contradicts, the first such row.
     """
 
-    agreeing: int
-    compared: int
-    rate: float
-    low: float
-    high: float
     contradicting: Mapping[int, int]
-
-    @property
-    def reason_against(self) -> str | None:
-        """Why the rate is not to be taken: too few comparisons, or an interval up to one half; None if it is."""
-        return Agreement(self.agreeing, self.compared).reason_against
 
     @property
     def can_tell(self) -> bool:
@@ -152,7 +141,7 @@ def count_repeats(pairs: Any) -> Repeats | None:
                 contradicting[row] = against
     if not contradicting or not compared:
         return None
-    return Repeats(agreeing, compared, *from_repeats(agreeing, compared), contradicting)
+    return Repeats(agreeing, compared, contradicting)
 
 
 def list_suspects(pairs: Any, noise: Noise, count: int, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ LIGER_IN_TRL = {
 
 def heights(rule, values):
     """weight * link at some ρ, with every parameter a number."""
-    expression = sp.sympify(rule.weight) * rule.link.expression
+    expression = sp.sympify(rule.weight, strict=True) * rule.link.expression
     expression = expression.subs({s: values[s.name] for s in expression.free_symbols if s.name != "rho"})
     return sp.lambdify(sp.Symbol("rho"), expression, "numpy")(np.linspace(-20, 20, 41))
 

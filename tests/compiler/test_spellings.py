@@ -103,7 +103,7 @@ def test_every_spelling_of_the_logistic_pair_loss_is_cpo(function):
     rho, beta = sp.symbols("rho beta")
     at = rule.link.expression.subs({beta: 0.1}).subs({rho: 7.0})
     # -log sigmoid(0.1 * 7), worked out: log(1 + e^-0.7)
-    assert float(at * sp.sympify(rule.weight).subs(beta, 0.1)) == pytest.approx(0.403186, abs=1e-5)
+    assert float(at * sp.sympify(rule.weight, strict=True).subs(beta, 0.1)) == pytest.approx(0.403186, abs=1e-5)
     assert rule.link.direction == "decreasing"
 
 

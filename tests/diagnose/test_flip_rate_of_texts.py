@@ -17,7 +17,6 @@ from prefalign.diagnose import (
     Repeats,
     count_repeats,
     from_margins,
-    from_repeats,
     list_suspects,
     measure_noise,
     pair_features,
@@ -162,12 +161,12 @@ def test_repeated_labels_say_when_they_cannot_tell(agreeing, compared, word):
 
 def test_repeated_random_labels_give_a_number_no_more_often_than_the_interval_errs():
     agreeing = np.random.default_rng(0).binomial(400, 0.5, size=2000)  # 48 % agree in more than half
-    told = [Repeats(n, 400, *from_repeats(n, 400), {0: 1}).can_tell for n in agreeing]
+    told = [Repeats(n, 400, {0: 1}).can_tell for n in agreeing]
     assert np.mean(told) < 0.04
 
 
 def test_an_interval_of_a_hundred_repeated_labels_that_ends_below_one_half_is_narrow():
-    every = [Repeats(n, count, *from_repeats(n, count), {0: 1}) for count in (100, 102, 200) for n in range(count + 1)]
+    every = [Repeats(n, count, {0: 1}) for count in (100, 102, 200) for n in range(count + 1)]
     assert max(one.high - one.low for one in every if one.can_tell) < 0.3
 
 

@@ -172,7 +172,7 @@ def test_the_rules_compute_the_papers_loss(name, point):
             continue
         rho = math.log(rule.structure.ratio.subs(probabilities))
         total += float(rule.link.expression.subs(constants).subs(RHO, rho)) * float(
-            sympy.sympify(rule.weight).subs(constants)
+            sympy.sympify(rule.weight, strict=True).subs(constants)
         )
     assert total == pytest.approx(BY_HAND[name](*point), rel=1e-9)
 
