@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from prefalign.logic import Spec, Specification, count, generate
-from prefalign.logic._members import list_region
-from prefalign.logic._regions import Region
+from prefalign.logic.generation.sets._members import list_region
+from prefalign.logic.generation.sets._regions import Region
 
 
 def seconds(call: Callable[[], object], repeat: int) -> float:

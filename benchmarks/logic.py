@@ -18,7 +18,7 @@ import sympy
 from sympy.core.cache import clear_cache
 
 from prefalign.logic import Lattice, PreferenceStructure, catalogue, compare, derive, entails, parse_formula
-from prefalign.logic._minimise import shortest
+from prefalign.logic.tables._minimise import shortest
 
 
 def best(call: Callable[[], object], repeat: int = 5) -> float:

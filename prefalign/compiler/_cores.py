@@ -11,7 +11,7 @@ import sympy as sp
 
 from .._errors import DerivationError
 from ..logic import PreferenceStructure
-from ..logic._derive import derive as derive_structure
+from ..logic.named._read import derive as derive_structure
 from . import _symbols as sy
 
 MAX_COPIES = 3

@@ -11,16 +11,7 @@ import numpy as np
 
 from .._errors import DataError
 from ..data import HIGHEST_RATE
-from ._mixture import (
-    Array,
-    copies,
-    cross_fit,
-    fit_jointly,
-    holder_rate,
-    likelihood,
-    profile_rate,
-    sigmoid,
-)
+from ._mixture import Array, copies, cross_fit, fit_jointly, holder_rate, likelihood, profile_rate, sigmoid
 from ._ridge import leave_out
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

@@ -13,16 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from prefalign._errors import CheckpointError, ConfigError, LossError, ParseError
 from prefalign.diagnose import pair_features
-from prefalign.losses import (
-    DPO,
-    SFT,
-    PairLogps,
-    Robust,
-    Smoothed,
-    parse_loss,
-    waits_for_flip_rate,
-    with_flip_rate,
-)
+from prefalign.losses import DPO, SFT, PairLogps, Robust, Smoothed, parse_loss, waits_for_flip_rate, with_flip_rate
 from prefalign.train import PrefConfig, PrefTrainer
 from tests.tiny import save_tiny, tiny_tokenizer
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prefalign._errors import DerivationError, ParseError, PrefalignError
 from prefalign.logic import PreferenceStructure, RuleSet, coprime, derive, equivalent, parse_formula, same_ratio
-from prefalign.logic._order import _equal_ratios
+from prefalign.logic.entailment._order import _equal_ratios
 
 from .table import LOSSES
 from .test_structures import COLUMNS, structures

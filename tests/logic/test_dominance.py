@@ -10,7 +10,8 @@ import pytest
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, best_of, dominates, entails
-from prefalign.logic._signs import count_polynomial, multiply, negative_point, value
+from prefalign.logic.polynomials._cube import count_polynomial, multiply, value
+from prefalign.logic.polynomials._signs import negative_point
 
 from . import brute
 

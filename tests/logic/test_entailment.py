@@ -207,7 +207,7 @@ def test_the_same_drawing_has_the_same_bytes(tmp_path):
 
 
 def test_an_edge_that_skips_ranks_does_not_run_through_a_box():
-    from prefalign.logic._layout import rows_of
+    from prefalign.logic.entailment._layout import rows_of
 
     # a chain of three, and d < c beside it: the edge passes the middle rank in a slot of its own
     ranks = {"a": 0, "b": 1, "c": 2, "d": 0}
@@ -217,7 +217,7 @@ def test_an_edge_that_skips_ranks_does_not_run_through_a_box():
 
 
 def test_the_layout_of_the_sixteen_has_as_few_crossings_as_can_be():
-    from prefalign.logic._layout import crossings, rows_of
+    from prefalign.logic.entailment._layout import crossings, rows_of
 
     lattice = Lattice([entry.name for entry in catalogue.table])
     rows, _ = rows_of(lattice.ranks, lattice.edges)

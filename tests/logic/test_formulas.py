@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from prefalign._errors import ParseError, SpecError
 from prefalign.logic import parse_formula
-from prefalign.logic._formula import FALSE, TRUE, And, Atom, Constant, Iff, Implies, Not, Or, Xor
-from prefalign.logic._to_sympy import boolean, from_boolean
+from prefalign.logic.formulas._formula import FALSE, TRUE, And, Atom, Constant, Iff, Implies, Not, Or, Xor
+from prefalign.logic.formulas._sympy import boolean, from_boolean
 
 W, L = Atom("w"), Atom("l")
 

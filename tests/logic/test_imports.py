@@ -11,13 +11,13 @@ import sympy
 
 import prefalign.logic as logic
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(logic.__path__))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(logic.__path__, "prefalign.logic."))
 PUBLIC = {name: getattr(logic, name) for name in logic.__all__} | {"log": sympy.log}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_the_docstrings_are_true(name):
-    module = importlib.import_module(f"prefalign.logic.{name}")
+    module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, globs={**PUBLIC, **vars(module)})
     assert not failed
 

@@ -7,7 +7,7 @@ from itertools import combinations, product
 
 import pytest
 
-from prefalign.logic._minimise import NormalForm, atom_mask, shortest
+from prefalign.logic.tables._minimise import NormalForm, atom_mask, shortest
 
 
 def _tables(atoms):

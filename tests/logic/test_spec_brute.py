@@ -17,7 +17,7 @@ import pytest
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Spec, count, generate, parse_spec
-from prefalign.logic._spec_yaml import spec_from_mapping
+from prefalign.logic.generation.specs._files import spec_from_mapping
 
 from . import brute
 

@@ -6,8 +6,8 @@ import pytest
 
 from prefalign._errors import SpecError
 from prefalign.logic import Spec, count, parse_spec
-from prefalign.logic._monotone import by_dedekind, count_monotone
-from prefalign.logic._regions import Region
+from prefalign.logic.generation.sets._monotone import by_dedekind, count_monotone
+from prefalign.logic.generation.sets._regions import Region
 
 ROWS = "no label is left for row"
 

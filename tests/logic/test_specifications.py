@@ -331,7 +331,7 @@ def test_membership_of_millions_at_four_atoms_agrees_with_bit_tests():
 )
 def test_decision_diagrams_count_what_inclusion_and_exclusion_counts(text):
     pytest.importorskip("dd")
-    from prefalign.logic._bdd import count_by_diagram
+    from prefalign.logic.generation.sets._diagrams import count_by_diagram
 
     for atoms in ("w, l", "w, l, rw, rl"):
         full = text if atoms == "w, l" else text.replace("row TF", "row TF**")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Rule, parse_formula
-from prefalign.logic._polynomial import row_weights
+from prefalign.logic.polynomials._counts import row_weights
 
 from .table import LOSSES
 

@@ -1,0 +1,1 @@
+"""What a loss does: its limits, its behaviour in words, and the page that explains it."""

@@ -1,0 +1,1 @@
+"""How losses relate: preference entailment, dominance, comparison, the lattice and its drawing."""

@@ -1,0 +1,175 @@
+"""Preference entailment: row by row the order x < {o, b} < v, on two integers per structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import combinations
+
+from ..._errors import SpecError
+from ..equations._derive import coprime
+from ..named._read import Readable, as_structure
+from ..structures._structure import PreferenceStructure
+from ..tables._atoms import atom_key, canonical
+from ..tables._masks import bits
+
+_PRIME = (1 << 61) - 1
+_FEW = 5  # atoms: with more, integers of thousands of digits take longer than cancelling
+
+
+def entails(a: Readable, b: Readable) -> bool:
+    """Whether a ⊑ b: P_f of a implies P_f of b, and N_f of b implies N_f of a.
+
+    Row by row it is the order x < {o, b} < v. **Under a decreasing link** (logistic, hinge, perceptron, sigmoid) a ⊑ b
+    means loss(a) ≥ loss(b) for every w, l, rw, rl: b is the weaker demand. **Under a turning link it means nothing**:
+    ORPO ⊑ cCPO, and yet the square link at w = .6, l = .05, β = .5 gives 5.522 < 5.766.
+
+    Args:
+        a: A structure, an equation, a catalogue name, or a column such as "ovxo".
+        b: Likewise.
+
+    Example:
+        >>> entails("orpo", "ccpo"), entails("ccpo", "orpo")
+        (True, False)
+        >>> from sympy import N
+        >>> point = {"w": 0.6, "l": 0.05, "beta": 0.5}
+        >>> for name in ("orpo", "ccpo"):
+        ...     rho = log(derive(name).ratio)
+        ...     print(name, N(LINKS["square"].expression.subs("rho", rho).subs(point), 4))
+        orpo 5.522
+        ccpo 5.766
+
+    Source: Richardson, Srikumar, Sabharwal 2025, arXiv:2412.17696.
+    """
+    try:
+        if a.atoms == b.atoms:  # type: ignore[union-attr]
+            return not (a.top_mask & ~b.top_mask or b.bottom_mask & ~a.bottom_mask)  # type: ignore[union-attr]
+    except AttributeError:  # text; asking first would double the price of the common case
+        pass
+    left, right = _aligned(a, b)
+    return not (left.top_mask & ~right.top_mask or right.bottom_mask & ~left.bottom_mask)
+
+
+def equivalent(a: Readable, b: Readable) -> bool:
+    """Whether a ⊑ b and b ⊑ a: the same P_f and the same N_f, hence the same loss **under every link**.
+
+    The converse does not hold: structures that differ by a common factor of top and bottom are different demands with
+    the same loss; `same_ratio` asks for that.
+
+    Args:
+        a: A structure, an equation, a catalogue name, or a column such as "ovxo".
+        b: Likewise.
+
+    Example:
+        >>> equivalent("dpo", "(w/rw)/(l/rl)")
+        True
+    """
+    left, right = _aligned(a, b)
+    return left.top_mask == right.top_mask and left.bottom_mask == right.bottom_mask
+
+
+def same_ratio(a: Readable, b: Readable) -> bool:
+    """Whether both have the same ratio WMC(P_f) / WMC(N_f), hence the same loss **under every link**.
+
+    Args:
+        a: A structure with both parts satisfiable, an equation, or a catalogue name.
+        b: Likewise.
+
+    Raises:
+        SpecError: P_f or N_f of one is unsatisfiable.
+
+    Example:
+        >>> a = PreferenceStructure.from_rows("vxoo")              # w*l over w*(1 - l)
+        >>> b = PreferenceStructure.from_rows("vxvx")              # l over 1 - l
+        >>> same_ratio(a, b), equivalent(a, b)
+        (True, False)
+    """
+    left, right = as_structure(a, "a"), as_structure(b, "b")
+    if left.is_degenerate or right.is_degenerate:
+        raise SpecError("`same_ratio` needs structures with rows on top and on the bottom; one part is unsatisfiable.")
+    if fingerprint(left) != fingerprint(right):
+        return False
+    one, other = _aligned(left.reduced, right.reduced)
+    return _equal_ratios(one, other) if len(one.atoms) <= _FEW else coprime(left) == coprime(right)
+
+
+def _equal_ratios(a: PreferenceStructure, b: PreferenceStructure) -> bool:
+    """Whether top(a) * bottom(b) and top(b) * bottom(a) are one polynomial, by their values at a single point.
+
+    The products have degree 2 at most in each of the n atoms, and coefficients of 8^n at most. So with an atom that is
+    M = 2^(3n + 2), the next M^3, the next M^9, … each monomial has digits of its own in base M.
+    """
+    count = len(a.atoms)
+    weights = [1]
+    for place in range(count):
+        p = 1 << (3 * count + 2) * 3**place
+        weights = [weight * factor for weight in weights for factor in (p, 1 - p)]
+    tops, bottoms = (
+        [sum(weights[row] for row in bits(mask)) for mask in masks]
+        for masks in ((a.top_mask, b.top_mask), (a.bottom_mask, b.bottom_mask))
+    )
+    return tops[0] * bottoms[1] == tops[1] * bottoms[0]
+
+
+@lru_cache(maxsize=1024)
+def fingerprint(structure: PreferenceStructure) -> int:
+    """The ratio at one point of a field of 2^61 - 1 elements: what differs here differs, and nothing was expanded."""
+    small = structure.reduced
+    weights = [1]
+    for atom in small.atoms:
+        first, second = atom_key(atom)
+        p = pow(3, 1009 + 31 * first + second, _PRIME)
+        weights = [weight * factor % _PRIME for weight in weights for factor in (p, 1 - p)]
+    top, bottom = (sum(weights[row] for row in bits(mask)) for mask in (small.top_mask, small.bottom_mask))
+    return top * pow(bottom, -1, _PRIME) % _PRIME
+
+
+def meet(a: Readable, b: Readable) -> PreferenceStructure:
+    """The weakest structure that entails both. **Under a decreasing link** its loss is at least both losses.
+
+    Example:
+        >>> meet("ce", "funl") == derive("ceunl")
+        True
+    """
+    left, right = _aligned(a, b)
+    return PreferenceStructure(left.atoms, left.top_mask & right.top_mask, left.bottom_mask | right.bottom_mask)
+
+
+def join(a: Readable, b: Readable) -> PreferenceStructure:
+    """The strongest structure that both entail. **Under a decreasing link** its loss is at most both losses.
+
+    Example:
+        >>> join("orpo", "cpo") == derive("ccpo")
+        True
+    """
+    left, right = _aligned(a, b)
+    return PreferenceStructure(left.atoms, left.top_mask | right.top_mask, left.bottom_mask & right.bottom_mask)
+
+
+def between(a: Readable, b: Readable) -> Iterator[PreferenceStructure]:
+    """All structures s with a ⊑ s ⊑ b, both ends included, those nearest to a first; none where a does not entail b.
+
+    **Under a decreasing link** their losses lie between the losses of b and a. There are 2^d of them, d being the
+    number of row labels (top and bottom counted apart) in which the ends differ; they come one at a time.
+
+    Example:
+        >>> [s.rows for s in between("orpo", "ccpo")]
+        ['ovxo', 'vvxo']
+    """
+    left, right = _aligned(a, b)
+    if not entails(left, right):
+        return
+    gains = [(1 << row, 0) for row in bits(right.top_mask & ~left.top_mask)]
+    gains += [(0, 1 << row) for row in bits(left.bottom_mask & ~right.bottom_mask)]
+    for size in range(len(gains) + 1):
+        for chosen in combinations(gains, size):
+            top, bottom = (sum(pair[side] for pair in chosen) for side in (0, 1))
+            yield PreferenceStructure(left.atoms, left.top_mask | top, left.bottom_mask & ~bottom)
+
+
+def _aligned(a: Readable, b: Readable) -> tuple[PreferenceStructure, PreferenceStructure]:
+    left, right = as_structure(a, "a"), as_structure(b, "b")
+    if left.atoms == right.atoms:
+        return left, right
+    atoms = canonical((*left.atoms, *right.atoms))
+    return left.over(atoms), right.over(atoms)

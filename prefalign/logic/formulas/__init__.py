@@ -1,0 +1,1 @@
+"""Formulas as written: parsed, printed, shortened and shown as truth tables."""

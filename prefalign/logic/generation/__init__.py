@@ -1,0 +1,1 @@
+"""Losses from specifications: counted, listed, sampled and ranked."""

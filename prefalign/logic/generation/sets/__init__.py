@@ -1,0 +1,1 @@
+"""Sets of structures: conditions row by row, their sizes and their members."""

@@ -1,0 +1,1 @@
+"""Specifications: what a structure must satisfy, as objects, text and YAML."""

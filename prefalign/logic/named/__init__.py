@@ -1,0 +1,1 @@
+"""The losses with names, and what is looked up by name."""

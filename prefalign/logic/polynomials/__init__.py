@@ -1,0 +1,1 @@
+"""Weighted model counts as polynomials, and their signs on the unit cube."""

@@ -1,0 +1,1 @@
+"""Preference structures, rules with links, and preferences over K answers."""
