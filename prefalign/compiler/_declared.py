@@ -15,10 +15,10 @@ import sympy as sp
 
 from ..logic import LINKS, Link, PreferenceStructure, Rule, same_ratio
 from ..losses import Loss, WeightedSum
-from . import _symbols as sy
-from ._loss import GroupLoss, LogicLoss
-from ._reading import Reading
-from ._run import original
+from .lowering._loss import GroupLoss, LogicLoss
+from .lowering._tape import original
+from .reading._reading import Reading
+from .symbols import _symbols as sy
 
 Compiled = LogicLoss | GroupLoss
 CONSTANT = "Top and bottom are the same: ρ is 0 and the loss a constant. The structure is the one it was compiled from."

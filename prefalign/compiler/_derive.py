@@ -14,15 +14,15 @@ from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss, at_its_highest
-from . import _symbols as sy
 from ._baselines import without_baselines
-from ._check import GUARDED_SCALES, SCALES, Disagreement, check
-from ._cores import is_live
 from ._declared import claimed_reading, with_declared
-from ._loss import GroupLoss
-from ._read import read
-from ._reading import Reading, reading
-from ._trace import Formula, trace
+from .lowering._loss import GroupLoss
+from .reading._check import GUARDED_SCALES, SCALES, Disagreement, check
+from .reading._log_linear import is_live
+from .reading._reading import Reading, reading
+from .reading._rules import read
+from .symbols import _symbols as sy
+from .tracing._trace import Formula, trace
 
 Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import prefalign.compiler
 from prefalign import derive, to_loss
 from prefalign._errors import DerivationError
-from prefalign.compiler._check import check
+from prefalign.compiler.reading._check import check
 from prefalign.logic import LINKS, PreferenceStructure, Rule
 
 
@@ -80,8 +80,8 @@ def test_the_examples_in_the_docstrings_are_true():
     names = {"torch": torch, "PreferenceStructure": PreferenceStructure, "prefalign": prefalign}
     names |= {n: getattr(prefalign.compiler, n) for n in dir(prefalign.compiler) if not n.startswith("__")}
     tried = 0
-    for info in pkgutil.iter_modules(prefalign.compiler.__path__):
-        module = importlib.import_module(f"prefalign.compiler.{info.name}")
+    for info in pkgutil.walk_packages(prefalign.compiler.__path__, "prefalign.compiler."):
+        module = importlib.import_module(info.name)
         for test in doctest.DocTestFinder().find(module, extraglobs=names):
             result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
             assert not result.failed, test.name

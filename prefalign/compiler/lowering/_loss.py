@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._errors import LossError
-from ..logic import PreferenceStructure
-from ..losses import Loss, PairLogps
-from ._diagram import compile_structure
+from ..._errors import LossError
+from ...logic import PreferenceStructure
+from ...losses import Loss, PairLogps
 from ._links import TENSOR_LINKS, find_link
-from ._run import HALF, Tape, number, original, run
+from ._program import compile_structure
 from ._summed import ADVICE, summed_behaviour
+from ._tape import HALF, Tape, number, original, run
 
 _PAIR_ATOMS = ("w", "l", "rw", "rl")
 

@@ -8,10 +8,12 @@ from functools import reduce
 
 import sympy as sp
 
-from ..logic import LINKS, Link, PreferenceStructure, Rule, RuleSet, catalogue
-from . import _symbols as sy
-from ._cores import Core, core_of, is_live, linear
-from ._read import Part, Values
+from ...logic import LINKS, Link, PreferenceStructure, Rule, RuleSet, catalogue
+from ..symbols import _symbols as sy
+from ._cases import Values
+from ._log_linear import is_live, linear
+from ._log_ratio import Core, core_of
+from ._rules import Part
 
 # Under the rules of a sum, in line with them.
 _NEXT = "\n  "

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
-from .._errors import DerivationError
-from . import _symbols as sy
+from ..._errors import DerivationError
+from ..symbols import _symbols as sy
 
 Elements = NDArray[np.object_]
 

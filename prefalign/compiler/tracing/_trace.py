@@ -11,11 +11,12 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from .._errors import DerivationError, PrefalignError
-from . import _arrays, _elementwise, _ready  # noqa: F401  (they fill the table of operations)
-from . import _symbols as sy
-from ._inputs import SPREAD, TOKENS, Quantities, arguments, symbolic, takes_tokens
-from ._symbolic import TRACE, SymFloat, SymTensor, Trace, Tracing
+from ..._errors import DerivationError, PrefalignError
+from ..symbols import _symbols as sy
+from . import _shapes as _arrays  # noqa: F401  (they fill the table of operations)
+from ._inputs import arguments, takes_tokens
+from ._quantities import SPREAD, TOKENS, Quantities, symbolic
+from ._tensor import TRACE, SymFloat, SymTensor, Trace, Tracing
 
 MAX_PATHS = 16
 

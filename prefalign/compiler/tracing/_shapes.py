@@ -9,10 +9,10 @@ import numpy as np
 import sympy as sp
 import torch
 
-from .._errors import DerivationError
-from . import _symbols as sy
+from ..._errors import DerivationError
+from ..symbols import _symbols as sy
 from ._elementwise import elementwise, maximum, minimum
-from ._symbolic import Elements, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
+from ._tensor import Elements, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
 
 
 def _axis(dim: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, sigmoid
 from torch.nn import functional
 
-from .._errors import LossError, did_you_mean
+from ..._errors import LossError, did_you_mean
 
 
 @dataclass(frozen=True)

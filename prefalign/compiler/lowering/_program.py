@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..logic import PreferenceStructure
+from ...logic import PreferenceStructure
 
 # A term of a sum of logs: ("p", atom), ("1-p", atom), or ("+", number of a step).
 Slot = tuple[str, str | int]

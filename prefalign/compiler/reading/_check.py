@@ -12,14 +12,14 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from .._errors import DerivationError
-from ..logic import PreferenceStructure
-from ..losses import log1mexp
-from ._inputs import Quantities, random
-from ._numeric import evaluate as value_of
-from ._numeric import holds
+from ..._errors import DerivationError
+from ...logic import PreferenceStructure
+from ...losses import log1mexp
+from ..symbols._numeric import evaluate as value_of
+from ..symbols._numeric import holds
+from ..tracing._quantities import Quantities, random
+from ..tracing._trace import evaluate
 from ._reading import Reading
-from ._trace import evaluate
 
 SCALES = (0.7, 5.0, 40.0, 150.0)
 GUARDED_SCALES = (0.7, 2.0, 5.0)

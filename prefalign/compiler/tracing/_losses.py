@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from . import _symbols as sy
+from ..symbols import _symbols as sy
 from ._elementwise import elementwise, maximum
-from ._symbolic import OPS, SymFloat, SymTensor, op, wrap
+from ._tensor import OPS, SymFloat, SymTensor, op, wrap
 
 
 def _reduce(x: SymTensor, reduction: str) -> SymTensor:

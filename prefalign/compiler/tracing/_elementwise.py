@@ -8,9 +8,9 @@ from typing import Any
 import sympy as sp
 import torch
 
-from .._errors import DerivationError
-from . import _symbols as sy
-from ._symbolic import TRACE, SymTensor, apply, dtype_of, elements_of, freeze, op, wrap
+from ..._errors import DerivationError
+from ..symbols import _symbols as sy
+from ._tensor import TRACE, SymTensor, apply, dtype_of, elements_of, freeze, op, wrap
 
 _SMALL = sp.Rational(1, 10**6)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from .._errors import LossError, ParseError, PrefalignError
-from ..logic import Formula, PreferenceStructure, RuleSet, catalogue
-from ..logic import derive as derive_equation
+from ..._errors import LossError, ParseError, PrefalignError
+from ...logic import Formula, PreferenceStructure, RuleSet, catalogue
+from ...logic import derive as derive_equation
 from ._loss import GroupLoss, LogicLoss
 from ._summed import summed_behaviour
 

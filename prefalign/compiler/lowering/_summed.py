@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..logic import PreferenceStructure
+from ...logic import PreferenceStructure
 
 Kind = Literal["contrast", "saturated", "dead", "one-sided"]
 

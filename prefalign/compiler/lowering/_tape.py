@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses import log1mexp
-from ._diagram import Chain, Program
+from ...losses import log1mexp
+from ._program import Chain, Program
 
 # Stands for the log of an impossible answer's probability: sums of it stay finite, and so do gradients.
 FLOOR = -1e300

@@ -1,0 +1,1 @@
+"""From logic to losses: structures and links become torch code."""

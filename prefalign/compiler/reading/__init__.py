@@ -1,0 +1,1 @@
+"""From expressions to logic: cases, log ratios, rules, and the check against the code."""

@@ -1,0 +1,1 @@
+"""From code to expressions: a loss function runs on symbolic tensors."""
