@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .._errors import CheckpointError
+from .._files import _publish, write_json
 from ._base import State
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` so that a reader sees the old file or the whole new one.
-
-    Args:
-        path: The file; its folder is made if it is missing.
-        value: What JSON can hold.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-    ) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    _publish(file.name, path)
 
 
 def save_state(folder: Path, name: str, state: State) -> None:
@@ -71,11 +53,3 @@ def load_state(folder: Path, name: str) -> State | None:
             f"The state `{name}` in {str(folder)!r} lacks {sorted(missing)}. Resume from an earlier checkpoint."
         )
     return {**content["values"], **tensors}
-
-
-def _publish(partial: str, path: Path) -> None:
-    # Temporary files are private (0600); what is published follows the umask like any other file.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(partial, 0o666 & ~mask)
-    os.replace(partial, path)

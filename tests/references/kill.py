@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from prefalign.references import soup
-from prefalign.references._ingredients import find_ingredients
+from prefalign.references.weights._ingredients import find_ingredients
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from prefalign.references._shards import weights_fingerprint
+from prefalign.references.weights._safetensors import weights_fingerprint
 from tests.references.models import CONFIG
 from tests.tiny import save_tiny
 

@@ -12,9 +12,10 @@ from scipy.stats import chisquare
 
 from prefalign._errors import CheckpointError, ParseError
 from prefalign.references import PastCheckpoints, parse_reference
-from prefalign.references import _snapshots as snapshots_module
-from prefalign.references._own_past import PAST_FOLDER
-from prefalign.references._snapshots import Snapshots, trained_weights
+from prefalign.references._sharding import trained_weights
+from prefalign.references.past import _snapshots as snapshots_module
+from prefalign.references.past._own_past import PAST_FOLDER
+from prefalign.references.past._snapshots import Snapshots
 
 
 class OneProcess:

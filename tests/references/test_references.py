@@ -11,7 +11,7 @@ from trl import BEMACallback
 
 from prefalign._errors import CheckpointError
 from prefalign.references import BEMA, Initial, MovingAverage, Policy, Soup, parse_reference, soup
-from prefalign.references._slots import AdapterSlots
+from prefalign.references.moving._weights import AdapterSlots
 from tests.references.models import merged, save_adapter
 from tests.tiny import save_tiny, tiny_model
 from tests.train.runs import history, largest_difference, lora, ours, theirs, weights

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from prefalign._errors import CheckpointError
 from prefalign.references import soup
-from prefalign.references._shards import weights_fingerprint
+from prefalign.references.weights._safetensors import weights_fingerprint
 from tests.references.models import load_tensors, save_tensors, two_models
 
 STORED = {

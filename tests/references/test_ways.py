@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from prefalign._errors import CheckpointError, DataError
 from prefalign.references import HeldOut, Landscape, draw_path, path, soup
-from prefalign.references._path import Point, simplex
+from prefalign.references.soups._landscape import Point, simplex
 from tests.references.models import load_tensors, save_tensors, two_models
 from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
 
@@ -117,8 +117,8 @@ def test_learned_weights_find_the_better_model(models, tmp_path):
 
 
 def test_the_slope_of_a_weight_is_its_finite_difference(models):
-    from prefalign.references._ingredients import find_ingredients
-    from prefalign.references._mixture import Mixture
+    from prefalign.references.soups._mixture import Mixture
+    from prefalign.references.weights._ingredients import find_ingredients
 
     mixture, held_out = Mixture(find_ingredients(models[:2])), HeldOut(ROWS, tiny_tokenizer())
     mixture.model.double()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from prefalign._errors import TrainingError
-from prefalign.references import LogpStore, _cache_store, open_shard, stores_in
+from prefalign.references import LogpStore, open_shard, stores_in
+from prefalign.references.cache import _store as _cache_store
 from prefalign.train._cache_rows import Survey, padded, row_keys, row_values
 
 

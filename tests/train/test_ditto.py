@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from prefalign._errors import CheckpointError
 from prefalign.references import Ditto, parse_reference
-from prefalign.references._snapshots import Snapshots
+from prefalign.references.past._snapshots import Snapshots
 from prefalign.train import TransformersGenerator
 from tests.references.test_past import host, steps
 from tests.tiny import tiny_tokenizer

@@ -13,7 +13,8 @@ import yaml
 
 from prefalign.cli import _train
 from prefalign.cli._train import DataArguments, read_options
-from prefalign.references import _fixed, _parse
+from prefalign.references import _parse
+from prefalign.references.fixed import _fixed
 from prefalign.train import _config, _watch
 from prefalign.train._options import REMOVED
 from tests.tiny import tiny_pairs

@@ -16,7 +16,9 @@ from prefalign.cli import _train
 from prefalign.cli._train import read_options
 from prefalign.cli.demo import gold_rewards
 from prefalign.losses import SePPO
-from prefalign.references import Ditto, PastCheckpoints, _ditto, _past
+from prefalign.references import Ditto, PastCheckpoints
+from prefalign.references.past import _checkpoints as _past
+from prefalign.references.past import _ditto
 from prefalign.train import GenerationOptions, _generation
 from prefalign.train._generation import _DEFAULTS
 from tests.tiny import tiny_pairs

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import torch
 from tqdm import tqdm
 
-from .._errors import CheckpointError
+from ..._errors import CheckpointError
+from ..weights._ingredients import find_ingredients
 from ._held_out import HeldOut, Row
-from ._ingredients import find_ingredients
 from ._mixture import Mixture
 
 # Completions, each with its prompt -> a number each, the higher the better.

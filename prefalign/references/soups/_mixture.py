@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .._errors import CheckpointError
-from ._ingredients import Ingredient
+from ..._errors import CheckpointError
+from ..weights._ingredients import Ingredient
 from ._recipe import Recipe, write_soup
 
 

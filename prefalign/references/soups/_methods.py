@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from ._blend import one_tensor
+from ..weights._ingredients import Ingredient
+from ..weights._weighted_sum import one_tensor
 from ._held_out import HeldOut
-from ._ingredients import Ingredient
 from ._mixture import Mixture
 from ._recipe import Recipe
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._errors import CheckpointError
-from ._adapters import Adapter, check_shapes, is_adapter
-from ._compare import compare_configs, compare_tokenizers, has_tokenizer
-from ._shards import AVERAGED, Entry, Weights, exists, explain, pieces, read_json, weights_fingerprint
+from ..._errors import CheckpointError
+from ..._files import exists, explain, read_json
+from ._compatible import compare_configs, compare_tokenizers, has_tokenizer
+from ._lora import Adapter, check_shapes, is_adapter
+from ._safetensors import AVERAGED, Entry, Weights, pieces, weights_fingerprint
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]

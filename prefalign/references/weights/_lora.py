@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from .._errors import CheckpointError
-from ._shards import Entry, Weights, digest, exists, pieces, read_header, read_json
+from ..._errors import CheckpointError
+from ..._files import exists, read_json
+from ._safetensors import Entry, Weights, digest, pieces, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .._errors import CheckpointError
+from ..._errors import CheckpointError
 from ._own_past import OwnPast
 
 Choose = Literal["random", "latest", "initial"]

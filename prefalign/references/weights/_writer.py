@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .._errors import CheckpointError
-from ._shards import DTYPES, INDEX, SINGLE, explain
+from ..._files import write_file
+from ._safetensors import DTYPES, INDEX, SINGLE
 
 MAX_SHARD = 5_000_000_000
 _SENT_AT_ONCE = 1 << 24
@@ -88,68 +85,6 @@ def fresh_file(file: Path, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) 
     writer.close()
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` in one step when the block ends, and vanishes when it fails.
-
-    A process that is killed leaves a hidden `.NAME.*.partial` beside `out`; the next one that writes `out` removes it.
-
-    Raises:
-        CheckpointError: `out` exists and is not an empty folder, or cannot be written.
-    """
-    out = Path(os.path.abspath(out))
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise CheckpointError(f"`out` must be a new folder, but `{out}` exists. Choose another one or delete it.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for stale in out.parent.glob(f".{out.name}.*.partial"):
-            _remove_if_abandoned(stale)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise CheckpointError(f"Cannot write `{out}`: {explain(error)}.") from None
-    lock = _lock(partial)
-    try:
-        yield partial
-        (partial / _LOCK).unlink()
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp makes private folders; a checkpoint follows the umask
-        sync(partial)
-        os.rename(partial, out)
-        sync(out.parent)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write `{out}`: {explain(error)}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def write_file(file: Path, text: str) -> None:
-    """Write a small file and bring it to the disk."""
-    with file.open("x", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a small file and bring it to the disk."""
-    with source.open("rb") as old, target.open("xb") as new:
-        shutil.copyfileobj(old, new)
-        new.flush()
-        os.fsync(new.fileno())
-
-
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def plan_shards(tensors: Iterable[Planned], limit: int = MAX_SHARD) -> dict[str, list[Planned]]:
     """File names with the tensors that go into each, at most `limit` bytes a file unless one tensor is larger."""
     shards: list[list[Planned]] = [[]]
@@ -180,25 +115,3 @@ def write_index(folder: Path, shards: dict[str, list[Planned]]) -> None:
 def tensor_bytes(tensor: Planned) -> int:
     """The size of a planned tensor."""
     return math.prod(tensor[2]) * DTYPES[tensor[1]].itemsize
-
-
-_LOCK = ".lock"
-
-
-def _lock(folder: Path) -> int | None:
-    """A lock that the system drops when this process ends, however it ends; None where the disk has no locks."""
-    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _remove_if_abandoned(partial: Path) -> None:
-    with suppress(OSError):  # it vanished meanwhile, or is not ours to remove
-        lock = _lock(partial)
-        if lock is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._errors import CheckpointError
+from ..._errors import CheckpointError
 from ._own_past import OwnPast
 
 

@@ -6,7 +6,6 @@ promise of `soup` is that memory does not grow with the model.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -22,7 +21,8 @@ from typing import BinaryIO, NoReturn, TypeAlias
 import torch
 from tqdm import tqdm
 
-from .._errors import CheckpointError
+from ..._errors import CheckpointError
+from ..._files import exists, explain, read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -216,41 +216,6 @@ def fill(stream: BinaryIO, position: int, buffer: memoryview, file: Path) -> Non
             raise CheckpointError(f"`{file}` became shorter while it was read.")
         position += count
         buffer = buffer[count:]
-
-
-def exists(path: Path) -> bool:
-    """Whether there is something at `path`; links that run in a circle are an error, not an absence."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno == errno.ENOTDIR:
-            return False
-        raise CheckpointError(f"Cannot read `{path}`: {explain(error)}.") from None
-    except ValueError:  # a NUL character
-        raise CheckpointError(f"There can be no file `{path}`.") from None
-    return True
-
-
-def read_json(file: Path) -> dict[str, object]:
-    """A JSON object."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"Cannot read `{file}`: {explain(error)}.") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"`{file}` is not valid JSON.") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"`{file}` must hold a JSON object (got a {type(value).__name__}).")
-    return value
-
-
-def explain(error: OSError) -> str:
-    """What the operating system said, in words."""
-    if error.errno == errno.ELOOP:
-        return "symbolic links that run in a circle"
-    return error.strerror or str(error)
 
 
 def _parse_header(text: bytes) -> dict[str, object] | None:

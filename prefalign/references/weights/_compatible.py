@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._shards import exists, read_json
+from ..._files import exists, read_json
 
 # Who saved a model and how it is run is not what it is.
 _IGNORED = {

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from .._errors import CheckpointError
-from ._base import Batch, Host, Reference, State
-from ._slots import reshard
-from ._snapshots import Snapshots, is_sharded, local, trained_weights
+from ..._errors import CheckpointError
+from .._base import Batch, Host, Reference, State
+from .._sharding import is_sharded, local, reshard, trained_weights
+from ._snapshots import Snapshots
 
 PAST_FOLDER = "prefalign_past"
 

@@ -23,11 +23,11 @@ from typing import TypeAlias
 
 import torch
 
-from .._errors import CheckpointError
-from ._adapters import Adapter, Factors
+from ..._errors import CheckpointError
 from ._ingredients import Ingredient
-from ._shard_writer import MAX_SHARD, Planned, ShardWriter, fresh_file, plan_shards, tensor_bytes, write_index
-from ._shards import AVERAGED, DTYPES, Entry, Weights, bar
+from ._lora import Adapter, Factors
+from ._safetensors import AVERAGED, DTYPES, Entry, Weights, bar
+from ._writer import MAX_SHARD, Planned, ShardWriter, fresh_file, plan_shards, tensor_bytes, write_index
 
 # Of each ingredient, tensor by tensor.
 Coefficients: TypeAlias = Callable[[str], Sequence[float]]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .._errors import CheckpointError
+from ..._errors import CheckpointError
+from .._sharding import full, reshard
 
 
 class Slots(ABC):
@@ -150,33 +151,3 @@ def _adding(added: torch.Tensor, stored_transposed: bool) -> Any:
         return output + functional.linear(inputs[0], matrix.to(inputs[0].dtype)).to(output.dtype)
 
     return hook
-
-
-def reshard(model: torch.nn.Module) -> None:
-    """Drop the whole weights that FSDP2 may leave behind a forward pass: what changes is the shards."""
-    for module in model.modules():
-        if hasattr(module, "set_reshard_after_forward"):  # FSDP2's modules are of a class made for each of them
-            module.reshard()  # type: ignore[operator]
-
-
-def full(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor put together from its shards; every process must take part."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def copy_full(target: Any, source: torch.Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
-    if hasattr(target, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
-
-        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
-    target.copy_(source)
-
-
-def sharded_like(tensor: torch.Tensor, like: Any) -> torch.Tensor:
-    """A whole tensor with the shards of another one, if that has any; every process must take part."""
-    if not hasattr(like, "device_mesh") or hasattr(tensor, "device_mesh"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)

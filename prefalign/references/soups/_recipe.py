@@ -12,12 +12,12 @@ from typing import Literal
 
 from safetensors.torch import save_file
 
-from .._errors import CheckpointError
-from ._adapters import CONFIG, WEIGHTS, Adapter, SummedRank
-from ._blend import Coefficients, write_blend
-from ._ingredients import Ingredient, find_ingredients
-from ._shard_writer import MAX_SHARD, copy_file, new_folder, sync, write_file
-from ._shards import read_json
+from ..._errors import CheckpointError
+from ..._files import copy_file, new_folder, read_json, sync, write_file
+from ..weights._ingredients import Ingredient, find_ingredients
+from ..weights._lora import CONFIG, WEIGHTS, Adapter, SummedRank
+from ..weights._weighted_sum import Coefficients, write_blend
+from ..weights._writer import MAX_SHARD
 
 # What makes a folder with weights a checkpoint. Not: optimizer and trainer states, cards, what other tools left.
 _COMPANIONS = (

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import torch
 
-from .._errors import CheckpointError
-from ._base import Batch, Host, Reference, State
-from ._slots import AdapterSlots, ModelSlots, Slots, copy_full, full, sharded_like
+from ..._errors import CheckpointError
+from .._base import Batch, Host, Reference, State
+from .._sharding import copy_full, full, sharded_like
+from ._weights import AdapterSlots, ModelSlots, Slots
 
 
 class _Following(Reference):

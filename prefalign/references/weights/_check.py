@@ -5,10 +5,11 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from .._errors import CheckpointError
-from ._adapters import WEIGHTS as ADAPTER_WEIGHTS
-from ._adapters import is_adapter
-from ._shards import Weights, exists, read_header, read_json
+from ..._errors import CheckpointError
+from ..._files import exists, read_json
+from ._lora import WEIGHTS as ADAPTER_WEIGHTS
+from ._lora import is_adapter
+from ._safetensors import Weights, read_header
 
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -43,3 +44,27 @@ def check_resumable(folder: Path) -> None:
     for file in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
         if not zipfile.is_zipfile(file):
             raise CheckpointError(f"`{file}` is damaged, or was not written by torch. Resume from another checkpoint.")
+
+
+def check_tokenizer(path: str, ours: object) -> None:
+    """Hold the tokenizer saved beside a model, if there is one, against the policy's.
+
+    Raises:
+        CheckpointError: A token has another number.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(path).get_vocab()
+    except Exception:  # a model saved without its tokenizer: sizes were compared, there is nothing more to compare
+        return
+    tokenizer = getattr(ours, "tokenizer", ours)
+    vocabulary = tokenizer.get_vocab()  # type: ignore[attr-defined]
+    different = [token for token in vocabulary.keys() | theirs.keys() if vocabulary.get(token) != theirs.get(token)]
+    if different:
+        token = min(different)
+        raise CheckpointError(
+            f"Policy and reference must share a vocabulary: {len(different)} tokens differ, {token!r} is number "
+            f"{vocabulary.get(token)} for the policy and {theirs.get(token)} in {path!r}. "
+            "Choose a reference from the same model family."
+        )

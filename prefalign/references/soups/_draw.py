@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._errors import CheckpointError
-from ._path import Landscape
+from ..._errors import CheckpointError
+from ._landscape import Landscape
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from .._errors import DataError
+from ..._errors import DataError
 
 Row = Mapping[str, Any]
 _SCORED = ("chosen", "completion", "text", "messages")

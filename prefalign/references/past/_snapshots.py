@@ -8,15 +8,13 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .._errors import CheckpointError
-from ._slots import reshard
-from ._state import write_json
+from ..._errors import CheckpointError
+from ..._files import write_json
 
 _CHUNK = 1 << 22
 _REMEDY = "Resume from an earlier checkpoint, or start a new run."
@@ -151,27 +149,6 @@ class _Reading:
             return
         if isinstance(error, OSError | SafetensorError | ValueError | KeyError | TypeError):
             raise CheckpointError(f"The snapshot {str(self.path)!r} cannot be read: {error}. {_REMEDY}") from error
-
-
-def trained_weights(model: torch.nn.Module) -> dict[str, Any]:
-    """The parameters that are trained, by their names in the plain model: wrappers put words of their own into them."""
-    reshard(model)
-    return {
-        name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""): parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def is_sharded(weights: Mapping[str, Any]) -> bool:
-    """Whether each process holds only its share of the weights."""
-    return any(hasattr(weight, "to_local") for weight in weights.values())
-
-
-def local(weight: Any) -> torch.Tensor:
-    """This process's share of a weight: the storage itself, so that a copy into it changes the weight."""
-    tensor: torch.Tensor = weight.detach()
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _digest(path: Path) -> str:

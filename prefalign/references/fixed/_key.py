@@ -95,3 +95,23 @@ def _plain(value: Any, left_out: set[str]) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def fingerprint(model: torch.nn.Module, samples: int = 64, frozen: bool = False) -> str | None:
+    """A hash of names, shapes and some values of a model's parameters; None if they are sharded.
+
+    Args:
+        model: Any module.
+        samples: How many evenly spaced values of each parameter count: weights that were trained differ in them.
+        frozen: Leave out the parameters that are trained.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if frozen and parameter.requires_grad:
+            continue
+        if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
+            return None
+        flat = parameter.detach().reshape(-1)
+        values = flat[:: max(1, flat.numel() // samples)][:samples].float().cpu().tolist()
+        digest.update(json.dumps([name.removeprefix("module."), list(parameter.shape), values]).encode())
+    return digest.hexdigest()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from .._errors import CheckpointError
-from ._base import Batch, Policy, Reference, State
-from ._files import check_files
+from ..._errors import CheckpointError
+from .._base import Batch, Policy, Reference, State
+from ..weights._check import check_files, check_tokenizer
+from ._key import fingerprint
 
 
 @dataclass
@@ -173,47 +172,3 @@ class GivenModel(_Fixed):
     @property
     def expression(self) -> str:
         return "given"
-
-
-def check_tokenizer(path: str, ours: object) -> None:
-    """Hold the tokenizer saved beside a model, if there is one, against the policy's.
-
-    Raises:
-        CheckpointError: A token has another number.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        theirs = AutoTokenizer.from_pretrained(path).get_vocab()
-    except Exception:  # a model saved without its tokenizer: sizes were compared, there is nothing more to compare
-        return
-    tokenizer = getattr(ours, "tokenizer", ours)
-    vocabulary = tokenizer.get_vocab()  # type: ignore[attr-defined]
-    different = [token for token in vocabulary.keys() | theirs.keys() if vocabulary.get(token) != theirs.get(token)]
-    if different:
-        token = min(different)
-        raise CheckpointError(
-            f"Policy and reference must share a vocabulary: {len(different)} tokens differ, {token!r} is number "
-            f"{vocabulary.get(token)} for the policy and {theirs.get(token)} in {path!r}. "
-            "Choose a reference from the same model family."
-        )
-
-
-def fingerprint(model: torch.nn.Module, samples: int = 64, frozen: bool = False) -> str | None:
-    """A hash of names, shapes and some values of a model's parameters; None if they are sharded.
-
-    Args:
-        model: Any module.
-        samples: How many evenly spaced values of each parameter count: weights that were trained differ in them.
-        frozen: Leave out the parameters that are trained.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if frozen and parameter.requires_grad:
-            continue
-        if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
-            return None
-        flat = parameter.detach().reshape(-1)
-        values = flat[:: max(1, flat.numel() // samples)][:samples].float().cpu().tolist()
-        digest.update(json.dumps([name.removeprefix("module."), list(parameter.shape), values]).encode())
-    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The reference's log-probabilities on disk."""

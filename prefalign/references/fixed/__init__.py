@@ -1,0 +1,1 @@
+"""References that never change: the start, nothing, a checkpoint, a model that is given."""

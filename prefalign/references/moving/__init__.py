@@ -1,0 +1,1 @@
+"""References that follow the policy: moving averages."""

@@ -1,0 +1,1 @@
+"""Soups of checkpoints and adapters: recipes, methods, held-out losses and landscapes."""

@@ -1,0 +1,1 @@
+"""Weights on disk: read, checked, compared, averaged and written without loading a model."""
