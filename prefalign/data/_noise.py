@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from .._errors import DataError
-from ._columns import find_layout
+from ._layout import find_layout
 
 if TYPE_CHECKING:
     from datasets import Dataset

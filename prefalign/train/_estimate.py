@@ -1,4 +1,4 @@
-"""The estimate of a run from its trainer, or from a model's configuration; `data/_estimate.py` says what it counts."""
+"""The estimate of a run from its trainer, or from a model's configuration; `data.estimate` says what it counts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from trl.data_utils import extract_prompt as trl_extract_prompt
 
 from prefalign._errors import DataError
 from prefalign.data import Agreement, check_pairs, drop_bad
-from prefalign.data._text import extract_prompt
+from prefalign.data.checking._text import extract_prompt
 from tests.data.rows import found, pairs_of
 from tests.tiny import tiny_pairs, tiny_tokenizer
 

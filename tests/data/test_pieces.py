@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prefalign.data._pieces import Pieces
+from prefalign.data.checking._segments import Pieces
 from tests.data.rows import merging_tokenizer
 from tests.tiny import tiny_tokenizer
 

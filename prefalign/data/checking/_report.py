@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from .._errors import DataError
+from ..._errors import DataError
+from .._layout import Layout
 from ._agreement import Agreement
-from ._columns import Layout
 
 Severity = Literal["unusable", "drop", "warn", "note"]
 

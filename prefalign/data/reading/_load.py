@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._errors import DataError, did_you_mean
-from ._columns import find_layout
+from ..._errors import DataError, did_you_mean
+from .._layout import find_layout
 from ._files import read_csv, read_json, read_jsonl, table_of
 
 if TYPE_CHECKING:

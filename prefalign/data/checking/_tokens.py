@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ._kinds import Tally
-from ._pieces import Pieces
+from ._segments import Pieces
 from ._text import Pair, Text, common_length
 
 if TYPE_CHECKING:

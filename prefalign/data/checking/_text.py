@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ._columns import Layout
+from .._layout import Layout
 from ._kinds import Tally
 
 Text = str | list[dict[str, object]]

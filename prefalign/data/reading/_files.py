@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .._errors import DataError, did_you_mean
-from ._columns import TEXT_COLUMNS, find_layout
+from ..._errors import DataError, did_you_mean
+from .._layout import TEXT_COLUMNS, find_layout
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .._errors import DataError
+from ..._errors import DataError
 
 # Fewer comparisons than this say too little.
 FEW_REPEATS = 100

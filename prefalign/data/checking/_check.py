@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from .._errors import DataError
-from ._columns import Layout, completion_columns, find_layout
+from ..._errors import DataError
+from .._layout import Layout, completion_columns, find_layout
+from .._weights import pair_weights
 from ._kinds import Tally
 from ._repeats import RepeatFinder
 from ._report import DataReport, Finding, Lengths
 from ._text import Pair, length, read_pair
 from ._tokens import Options, TokenChecks, TruncationMode
-from ._weights import pair_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -1,0 +1,1 @@
+"""How many tokens the pairs have, how they fit into batches, and what that saves."""

@@ -1,0 +1,1 @@
+"""What training on a set of pairs would trip over, found before any weights load."""

@@ -1,0 +1,1 @@
+"""Files and rows: read, and brought into the columns that training takes."""
