@@ -1,13 +1,7 @@
 """Losses: pure functions from the log-probabilities of a batch of pairs to one value per pair. Needs torch only."""
 
-from ._batch import AOT as AOT
-from ._batch import AOTUnpaired as AOTUnpaired
-from ._batch import DrDPO as DrDPO
-from ._batch import HolderDPO as HolderDPO
-from ._free import CPO as CPO
-from ._free import ORPO as ORPO
-from ._free import OddsRatio as OddsRatio
-from ._free import SimPO as SimPO
+from ._distributional import AOT as AOT
+from ._distributional import AOTUnpaired as AOTUnpaired
 from ._loss import Composite as Composite
 from ._loss import Loss as Loss
 from ._loss import WeightedSum as WeightedSum
@@ -21,20 +15,26 @@ from ._pairwise import IPO as IPO
 from ._pairwise import DiscoPOP as DiscoPOP
 from ._pairwise import SLiC as SLiC
 from ._parse import parse_loss as parse_loss
+from ._pointwise import BCO as BCO
+from ._pointwise import NCA as NCA
+from ._pointwise import SPPO as SPPO
+from ._pointwise import APODown as APODown
+from ._pointwise import APOZero as APOZero
 from ._presets import conservative_dpo as conservative_dpo
 from ._presets import robust_dpo as robust_dpo
+from ._reference_free import CPO as CPO
+from ._reference_free import ORPO as ORPO
+from ._reference_free import OddsRatio as OddsRatio
+from ._reference_free import SimPO as SimPO
 from ._registry import loss_names as loss_names
 from ._registry import register_loss as register_loss
 from ._registry import trl_names as trl_names
+from ._robust import DrDPO as DrDPO
+from ._robust import HolderDPO as HolderDPO
 from ._rpo import RPO as RPO
 from ._rpo import at_its_highest as at_its_highest
 from ._rpo import scheduled as scheduled
 from ._schedule import share_done as share_done
-from ._separate import BCO as BCO
-from ._separate import NCA as NCA
-from ._separate import SPPO as SPPO
-from ._separate import APODown as APODown
-from ._separate import APOZero as APOZero
 from ._seppo import SePPO as SePPO
 from ._sft import SFT as SFT
 from ._slic import RankHinge as RankHinge
