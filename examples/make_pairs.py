@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from prefalign.cli.demo import gold_rewards, load, model_path, sample
+from prefalign.demo import gold_rewards, load, model_path, sample
 
 OUT = Path(__file__).parent / "data"
 PROGRESS = Path("runs/make_pairs/samples.jsonl")

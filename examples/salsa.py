@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from peft import LoraConfig
 
 from prefalign import PrefConfig, PrefTrainer
-from prefalign.cli.demo import gold_rewards, load, model_path, sample
 from prefalign.data import load_pairs
+from prefalign.demo import gold_rewards, load, model_path, sample
 from prefalign.diagnose import interval, paired_interval
 from prefalign.references import HeldOut, soup
 

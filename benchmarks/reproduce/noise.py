@@ -18,8 +18,8 @@ from _page import IMAGES, ROOT, put, table
 from datasets import concatenate_datasets
 from tqdm import tqdm
 
-from prefalign.cli.demo._model import model_path
 from prefalign.data import flip_labels, load_pairs
+from prefalign.demo._model import model_path
 from prefalign.diagnose import FlipRate, flip_rate, pair_features
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)

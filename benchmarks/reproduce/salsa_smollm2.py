@@ -24,8 +24,8 @@ from _page import IMAGES, put, table
 from torch import Tensor
 from tqdm import tqdm
 
-from prefalign.cli.demo import gold_rewards, load, model_path, sample
 from prefalign.data import load_pairs
+from prefalign.demo import gold_rewards, load, model_path, sample
 from prefalign.diagnose import interval, paired_interval
 from prefalign.losses import DPO, PairLogps
 from prefalign.references import soup, write_json

@@ -24,8 +24,8 @@ from _smollm2_page import show
 from _smollm2_run import Bench, Setting, freeze_below, keep, kept
 from tqdm import tqdm
 
-from prefalign.cli.demo import load, model_path
 from prefalign.data import load_pairs
+from prefalign.demo import load, model_path
 from prefalign.losses import parse_loss
 
 FLIP_RATES = (0.0, 0.1, 0.2, 0.3, 0.4)

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo; started again after an interruption, it goes on where it was."""
     from transformers.utils import logging
 
-    from .demo import Settings, run_demo
+    from ..demo import Settings, run_demo
 
     logging.set_verbosity_error()
     # TRL and peft ask transformers about checkpointing by its old name.

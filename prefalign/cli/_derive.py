@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ._reading import LOSS_HELP, read_loss
+from ._arguments import LOSS_HELP, read_loss
 
 # Truth tables over more atoms than this are no help on a terminal.
 _TABLE_ATOMS = 4

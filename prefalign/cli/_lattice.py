@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ._reading import LOSS_HELP, read_loss
+from ._arguments import LOSS_HELP, read_loss
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from .._errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from ..logic import Specification
-    from .sweep import Halving, Plan
+    from ..sweep import Halving, Plan
 
 # What decides the results, with its default; each may stand in the --plan file, and the command line wins.
 _DEFAULTS: dict[str, Any] = {
@@ -76,8 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is left, and write the page."""
-    from .sweep import load_plan, store_plan, summary, work, write_page
-    from .sweep import retry_failed as forget_failures
+    from ..sweep import load_plan, store_plan, summary, work, write_page
+    from ..sweep import retry_failed as forget_failures
 
     given = {name: getattr(args, name) for name in _DEFAULTS if getattr(args, name) is not None}
     options = {**(_read_plan_file(args.plan) if args.plan else {}), **given}
@@ -108,7 +108,7 @@ def _read_plan_file(path: str) -> dict[str, Any]:
 
 
 def _make_plan(options: Mapping[str, Any]) -> Plan:
-    from .sweep import Plan, Recipe, check_base, check_halving, hash_data, make_arms, read_base
+    from ..sweep import Plan, Recipe, check_base, check_halving, hash_data, make_arms, read_base
 
     chosen = {**_DEFAULTS, **options}
     if chosen["config"] is None:
@@ -135,7 +135,7 @@ def _make_plan(options: Mapping[str, Any]) -> Plan:
 
 
 def _make_halving(chosen: Mapping[str, Any], base: Mapping[str, Any]) -> Halving | None:
-    from .sweep import Halving
+    from ..sweep import Halving
 
     factor, rungs = chosen["halving"], chosen["rungs"]
     if not factor:

@@ -51,7 +51,7 @@ def test_there_are_two_named_formulas_and_one_without_a_name():
 def test_the_case_study_holds_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     # Drawing is tested elsewhere.
-    monkeypatch.setattr("prefalign.cli.sweep.write_page", lambda *_: None)
+    monkeypatch.setattr("prefalign.sweep.write_page", lambda *_: None)
     assert main(["sweep", "--plan", "examples/04_case_study.yaml", "--out", str(tmp_path), "--page-only"]) == 0
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert len(plan["arms"]) * len(plan["seeds"]) == 66

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import load_file
 
 from prefalign.cli import main
-from prefalign.cli.sweep import Halving, Plan, Recipe, _page, _work, load_plan, make_arms, open_legs, work
 from prefalign.logic import parse_spec
+from prefalign.sweep import Halving, Plan, Recipe, _page, _work, load_plan, make_arms, open_legs, work
 from tests.tiny import save_tiny, tiny_pairs
 
 # A run that gains `gains[rows][seed]` nats of margin at every step, up to the step that it is told.

@@ -16,9 +16,9 @@ import yaml
 
 from prefalign import PrefalignError
 from prefalign.cli import main
-from prefalign.cli.sweep import Claims, Recipe, _page, _work, make_arms
 from prefalign.logic import parse_spec
 from prefalign.losses import parse_loss
+from prefalign.sweep import Claims, Recipe, _page, _work, make_arms
 from tests.tiny import tiny_pairs
 
 # A run whose chosen log-probability changes by seed + 1, and whose rejected one by -2.
@@ -255,7 +255,7 @@ def test_a_fleet_shares_the_runs(config, played, unillustrated, capsys):
     folder = config.parent / "sweep"
     words = ["sweep", "--out", str(folder)]
     assert sweep(config, "--baselines", "cpo", "orpo", "ccpo", "--seeds", "0", "--page-only") == 0
-    from prefalign.cli.sweep import load_plan, work
+    from prefalign.sweep import load_plan, work
 
     plan = load_plan(folder)
     threads = [threading.Thread(target=work, args=(plan, folder), kwargs={"workers": 2}) for _ in range(2)]

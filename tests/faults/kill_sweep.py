@@ -24,8 +24,8 @@ from safetensors.numpy import load_file
 
 from prefalign.cli import _noise as noise_command
 from prefalign.cli import main
-from prefalign.cli.sweep import _claims, _work, load_plan, work, write_page
 from prefalign.diagnose import _features
+from prefalign.sweep import _claims, _work, load_plan, work, write_page
 from tests.tiny import save_tiny, tiny_pairs
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaModel, PreTrainedModel
 
 from prefalign._errors import ConfigError
-from prefalign.cli.sweep import Plan, Recipe, make_arms
 from prefalign.references import cache_folder, stores_in
+from prefalign.sweep import Plan, Recipe, make_arms
 from prefalign.train import PrefConfig
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import largest_difference, lora, ours, weights

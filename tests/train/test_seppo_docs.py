@@ -14,7 +14,7 @@ import yaml
 
 from prefalign.cli import _train
 from prefalign.cli._train import read_options
-from prefalign.cli.demo import gold_rewards
+from prefalign.demo import gold_rewards
 from prefalign.losses import SePPO
 from prefalign.references import Ditto, PastCheckpoints
 from prefalign.references.past import _checkpoints as _past

@@ -10,15 +10,15 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._errors import DerivationError
+from .._errors import DerivationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from datasets import Dataset
 
-    from ...losses import Loss
-    from ._run import Measurement
+    from ..losses import Loss
+    from ._measurement import Measurement
     from ._settings import Settings
 
 SHOWN = 3
@@ -39,8 +39,8 @@ def introduce(path: str, loss: Loss, noisy: Dataset, heldout: Dataset, data: Pat
 
 def _logic(loss: Loss) -> str:
     """The rules that the loss's own code compiles to."""
-    from ...compiler import derive
-    from ...logic import RuleSet
+    from ..compiler import derive
+    from ..logic import RuleSet
 
     try:
         reading = derive(loss)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from ..._errors import ConfigError
-from ._model import SAMPLING
+from .._errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,3 +82,7 @@ def gold_rewards(texts: Sequence[str]) -> list[float]:
         raise ConfigError("the gold reward needs vaderSentiment: pip install 'prefalign[demo]'.") from error
     analyzer = SentimentIntensityAnalyzer()
     return [float(analyzer.polarity_scores(text)["compound"]) for text in texts]
+
+
+# One sampler for the data and for the measurements: what is trained on is what is measured.
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "max_new_tokens": 32}

@@ -6,44 +6,27 @@ import dataclasses
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...diagnose import interval, write_report, write_samples
-from ...losses import parse_loss
-from ...references import write_json
+from ..diagnose import interval, write_report, write_samples
+from ..diagnose._gold import gold_rewards, load, sample
+from ..losses import parse_loss
+from ..references import write_json
 from . import _words
 from ._evaluate import sides, summed_logps
+from ._measurement import Measurement
 from ._model import model_path
 from ._picture import draw
-from ._sampling import gold_rewards, load, sample
 from ._settings import Settings, data_folder, prepare_run
 from ._training import make_trainer, merged, train
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ...losses import Loss
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A model on the held-out prompts.
-
-    Args:
-        texts: `samples` texts of the first prompt, then of the second, …
-        gold: VADER's score of each text.
-        chosen: log pi of each prompt's better completion, in nats, summed over tokens.
-        rejected: Likewise of the worse one.
-    """
-
-    texts: list[str]
-    gold: list[float]
-    chosen: list[float]
-    rejected: list[float]
+    from ..losses import Loss
 
 
 def run_demo(settings: Settings, out: Path, data: Path | None = None, fresh: bool = False) -> dict[str, Any]:
@@ -52,7 +35,7 @@ def run_demo(settings: Settings, out: Path, data: Path | None = None, fresh: boo
     Raises:
         PrefalignError: the settings, the folder or the data are not fit.
     """
-    from ...data import flip_labels, load_pairs
+    from ..data import flip_labels, load_pairs
 
     loss = parse_loss(settings.loss)
     data = data_folder(data)

@@ -1,4 +1,4 @@
-"""One run of a sweep in a process of its own: `python -m prefalign.cli.sweep._job JOB_FOLDER GOLD_SAMPLES UNTIL`."""
+"""One run of a sweep in a process of its own: `python -m prefalign.sweep._job JOB_FOLDER GOLD_SAMPLES UNTIL`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..._errors import PrefalignError
-from ..._yaml import read_mapping
-from ...references import write_json
+from .._errors import PrefalignError
+from .._yaml import read_mapping
+from ..references import write_json
 
 CONFIG_FILE, GOLD_FILE = "config.yaml", "gold.json"
 
@@ -29,7 +29,7 @@ def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
         The exit code of `prefalign train`.
     """
     if not (folder / "run" / "trainer_state.json").is_file():  # the last thing that training writes
-        from ...train import last_whole_checkpoint
+        from ..train import last_whole_checkpoint
 
         checkpoint = last_whole_checkpoint(str(folder / "run"))
         if until and checkpoint is not None and int(checkpoint.rpartition("-")[2]) >= until:
@@ -47,7 +47,7 @@ def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
 
 def _train(config: Path, checkpoint: str | None, until: int) -> bool:
     """`prefalign train`, and what it has no option for; whether it came to its end, and not only to `until`."""
-    from .. import _train as command
+    from ..cli import _train as command
     from ._stop import Reached, StopAt
 
     parser = argparse.ArgumentParser(prog="prefalign train", allow_abbrev=False)
@@ -65,7 +65,7 @@ def _train(config: Path, checkpoint: str | None, until: int) -> bool:
 
 def _gold(folder: Path, samples: int) -> list[float]:
     """VADER's scores of `samples` continuations of each held-out prompt: of the first prompt, then the second, …"""
-    from ...data import load_pairs
+    from ..data import load_pairs
     from ..demo import gold_rewards, sample
 
     config = read_mapping(folder / CONFIG_FILE, "--config", "The config file")

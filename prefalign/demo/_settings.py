@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._errors import ConfigError, DataError
-from ...references import write_json
+from .._errors import ConfigError, DataError
+from ..references import write_json
 
 BATCH = 8
 _SETTINGS = "demo.json"
@@ -64,7 +64,7 @@ def data_folder(given: Path | None) -> Path:
     Raises:
         DataError: it is not there.
     """
-    places = [given] if given is not None else [Path("examples/data"), Path(__file__).parents[3] / "examples/data"]
+    places = [given] if given is not None else [Path("examples/data"), Path(__file__).parents[2] / "examples/data"]
     for place in places:
         if (place / "reviews_train.jsonl").is_file() and (place / "reviews_heldout.jsonl").is_file():
             return place

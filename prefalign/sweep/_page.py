@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...diagnose import interval, write_atomically
-from ...references import write_json
+from ..diagnose import interval, write_atomically
+from ..references import write_json
 from ._arms import Arm
 from ._curves import Picture, draw_curves, draw_lattices
 from ._halving import Decision, decisions
@@ -126,7 +126,7 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 def theory(arm: Arm) -> dict[str, Any]:
     """What follows from an arm's structure, without its SFT term; empty for a loss that is not one structure."""
-    from ...logic import Behaviour
+    from ..logic import Behaviour
 
     structure = arm.structure
     if structure is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._errors import ConfigError
+from .._errors import ConfigError
 from ._results import METRICS, Metric, Row
 
 _INK, _SOFT, _GRID = "#1f2733", "#6b7686", "#e6e9ef"
@@ -88,7 +88,7 @@ def draw_lattices(rows: Sequence[Row], metric: Metric) -> list[Picture]:
 
 
 def _lattice(rows: Sequence[Row], metric: Metric, weight: float) -> Picture | None:
-    from ...logic import Lattice
+    from ..logic import Lattice
 
     placed = [(row, row.arm.structure) for row in rows if row.arm.rows]
     if not placed:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TYPE_CHECKING, Literal
 
-from ..._errors import ConfigError, PrefalignError
+from .._errors import ConfigError, PrefalignError
 
 if TYPE_CHECKING:
-    from ...logic import PreferenceStructure, Specification
+    from ..logic import PreferenceStructure, Specification
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Arm:
     @property
     def structure(self) -> PreferenceStructure | None:
         """The structure, if it is one."""
-        from ...logic import PreferenceStructure
+        from ..logic import PreferenceStructure
 
         return PreferenceStructure.from_rows(self.rows, self.atoms) if self.rows else None
 
@@ -96,7 +96,7 @@ def _ranked(
     spec: Specification, by: Sequence[str], near: str | None, taken: set[PreferenceStructure], most: int
 ) -> Iterator[tuple[PreferenceStructure, str]]:
     """Candidates that are no baselines and that can be trained, with their names."""
-    from ...logic import rank
+    from ..logic import rank
 
     # By literals alone no more than `most` are generated; degenerate ones would use up places.
     for candidate in rank(spec, by=by, near=near, top=None if tuple(by) != ("literals",) else 4 * most):
@@ -112,14 +112,14 @@ def _column(structure: PreferenceStructure) -> str:
 
 
 def _baseline(text: str, recipe: Recipe) -> Arm:
-    from ...logic import PreferenceStructure, catalogue
+    from ..logic import PreferenceStructure, catalogue
 
     if text in catalogue:
         return _of_structure(catalogue[text].structure, catalogue[text].name, "baseline", recipe)
     if len(text) == 4 and set(text) <= set("vxbo"):
         return _of_structure(PreferenceStructure.from_rows(text, ("w", "l")), text, "baseline", recipe)
-    from ...compiler import derive
-    from ...losses import parse_loss
+    from ..compiler import derive
+    from ..losses import parse_loss
 
     loss = parse_loss(text)
     try:
@@ -135,7 +135,7 @@ def _baseline(text: str, recipe: Recipe) -> Arm:
 
 def _without_reference(structure: PreferenceStructure) -> PreferenceStructure | None:
     """The structure over w and l of which this is the reference form; entailment orders both alike."""
-    from ...logic import PreferenceStructure
+    from ..logic import PreferenceStructure
 
     for letters in product("vxbo", repeat=4):
         plain = PreferenceStructure.from_rows("".join(letters), ("w", "l"))
@@ -147,7 +147,7 @@ def _without_reference(structure: PreferenceStructure) -> PreferenceStructure | 
 def _of_structure(
     structure: PreferenceStructure, name: str, kind: Literal["baseline", "candidate"], recipe: Recipe
 ) -> Arm:
-    from ...compiler import GroupLoss, to_loss
+    from ..compiler import GroupLoss, to_loss
 
     has_its_own = structure.reduced.needs_reference
     loss = to_loss(structure, recipe.link, recipe.beta, recipe.reference and not has_its_own, recipe.mean)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..._errors import CheckpointError
-from ...diagnose import Interval, Series, interval, read_run
+from .._errors import CheckpointError
+from ..diagnose import Interval, Series, interval, read_run
 from ._arms import Arm
 from ._job import GOLD_FILE
 from ._plan import Job, Plan, job_folder

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..._errors import CheckpointError, ConfigError
-from ..._yaml import read_mapping
+from .._errors import CheckpointError, ConfigError
+from .._yaml import read_mapping
 from ._arms import Arm
 
 PLAN_FILE = "plan.json"
@@ -87,7 +87,7 @@ class Plan:
 
     def config(self, job: Job, folder: Path) -> dict[str, Any]:
         """The config file of a run, for `prefalign train --config`."""
-        from ...losses import parse_loss
+        from ..losses import parse_loss
 
         base = dict(self.base)
         if not parse_loss(job.arm.loss).needs_reference:
@@ -134,7 +134,7 @@ def check_base(plan: Plan) -> None:
 
     import yaml
 
-    from .. import _train
+    from ..cli import _train
 
     parser = argparse.ArgumentParser()
     _train.configure(parser)

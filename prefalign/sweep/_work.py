@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..._errors import ConfigError, PrefalignError
-from ...references import write_json
+from .._errors import ConfigError, PrefalignError
+from ..references import write_json
 from ._claims import Claim, Claims
 from ._halving import Leg, open_legs, stopped_arms
 from ._job import CONFIG_FILE
@@ -22,7 +22,7 @@ from ._results import FAILED_FILE, RESULT_FILE, measure, rung_file
 # How long a worker without work waits before it looks whether another one has given something back.
 _PATIENCE = 2.0
 # What trains one run; the run's folder, the number of samples, and the step of a rung or 0 follow.
-COMMAND = [sys.executable, "-m", "prefalign.cli.sweep._job"]
+COMMAND = [sys.executable, "-m", "prefalign.sweep._job"]
 
 
 def work(plan: Plan, folder: Path, *, workers: int = 1, stale_after: float = 300.0, wait: bool = True) -> None:
@@ -153,7 +153,7 @@ class _Crew:
 def _write_config(plan: Plan, job: Job, folder: Path) -> None:
     import yaml
 
-    from ...diagnose import write_atomically
+    from ..diagnose import write_atomically
 
     text = yaml.safe_dump(plan.config(job, folder), sort_keys=False, allow_unicode=True)
     write_atomically(folder / CONFIG_FILE, text.encode("utf-8"))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._errors import ConfigError
+from .._errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ._run import Measurement
+    from ._measurement import Measurement
 
 BEFORE, AFTER, INK, FAINT = "#8a8f98", "#3b5bdb", "#22262b", "#d5d9e0"
 _WINDOW = 5  # steps of the running mean; single batches of 8 pairs are noise

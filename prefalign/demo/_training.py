@@ -10,8 +10,8 @@ from peft import LoraConfig
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from ...losses import Loss
-from ...train import PrefConfig, PrefTrainer, last_whole_checkpoint
+from ..losses import Loss
+from ..train import PrefConfig, PrefTrainer, last_whole_checkpoint
 from ._settings import BATCH, Settings
 
 if TYPE_CHECKING:
