@@ -48,8 +48,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from prefalign.train import _shared_prefix
-from prefalign.train._shared_prefix import install
+from prefalign.train.forward import _shared_prefix
+from prefalign.train.forward._shared_prefix import install
 
 MIXES = {
     "256/64": (2, 256, 64),

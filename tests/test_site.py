@@ -17,10 +17,10 @@ import pytest
 import sympy
 import yaml
 
-from prefalign.cli import _train
 from prefalign.cli._main import COMMANDS
 from prefalign.losses import Loss, parse_loss
 from prefalign.references import parse_reference
+from prefalign.train import _recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -109,7 +109,7 @@ def test_a_yaml_block_is_read_by_what_it_is_for(text, parsers, tmp_path):
     unknown = values.keys() - actions.keys() - {"env"}
     assert not unknown
     for name, value in values.items():
-        _train._read_value(name, value, actions[name])
+        _recipe._read_value(name, value, actions[name])
     if "loss" in values:
         assert isinstance(parse_loss(values["loss"]), Loss)
     if "reference" in values:

@@ -47,17 +47,17 @@ def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
 
 def _train(config: Path, checkpoint: str | None, until: int) -> bool:
     """`prefalign train`, and what it has no option for; whether it came to its end, and not only to `until`."""
-    from ..cli import _train as command
+    from ..train import add_training_arguments, run_training
     from ._stop import Reached, StopAt
 
     parser = argparse.ArgumentParser(prog="prefalign train", allow_abbrev=False)
-    command.configure(parser)
+    add_training_arguments(parser)
     # The look at the untrained model is in the checkpoint; another one would be a point that only stopped runs have.
     resume = [] if checkpoint is None else ["--resume_from_checkpoint", checkpoint, "--eval_on_start", "false"]
     args = parser.parse_args(["--config", str(config), *resume])
     args.callbacks = [StopAt(until)] if until else []
     try:
-        command.run(args)
+        run_training(args)
     except Reached:
         return False
     return True

@@ -134,16 +134,16 @@ def check_base(plan: Plan) -> None:
 
     import yaml
 
-    from ..cli import _train
+    from ..train import add_training_arguments, read_options
 
     parser = argparse.ArgumentParser()
-    _train.configure(parser)
+    add_training_arguments(parser)
     actions = parser.get_default("actions")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.yaml"
         for job in plan.jobs[: len(plan.arms)]:
             file.write_text(yaml.safe_dump(plan.config(job, Path("runs"))), "utf-8")
-            _train.read_options(str(file), {}, actions)
+            read_options(str(file), {}, actions)
 
 
 def check_halving(plan: Plan) -> None:

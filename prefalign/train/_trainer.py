@@ -15,24 +15,32 @@ from trl import DPOTrainer
 from .._errors import ConfigError
 from ..losses import Loss, PairLogps
 from ..references import GivenModel, Reference
-from . import _setup, _trl, _whole
-from ._baseline import Baseline, plan_baseline, weights_now
-from ._batches import TokenBatches, check_token_batches
-from ._cache import ReferenceCache, settle
-from ._cache_plan import plan_cache
+from . import _trl
 from ._callback import RunCallback
-from ._config import PrefConfig
-from ._generation import Generator, TransformersGenerator
-from ._guard import bad_rows, describe_row, stop
-from ._noise import settle_flip_rate
-from ._objective import put_together
-from ._record import extend_card
-from ._self_play import SelfPlay, anchor_metrics
-from ._shared_prefix import install_all
-from ._statistics import Statistics, pair_statistics
-from ._watch import Watch, before_end, divergence, kl_metric, term_metrics
-from ._weights import read_weights
-from ._winners import evaluated, generates, prepare_generation, takes_winners
+from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
+from .batches._by_tokens import TokenBatches, check_token_batches
+from .batches._weights import read_weights
+from .cache._cache import ReferenceCache, settle
+from .cache._plan import plan_cache
+from .checkpoints import _whole
+from .checkpoints._finite import bad_rows, stop
+from .checkpoints._record import extend_card
+from .config._checks import check_args, check_arguments
+from .config._config import PrefConfig
+from .config._objective import mirror, put_together
+from .forward._shared_prefix import install_all
+from .generation._baseline import Baseline
+from .generation._baseline_plan import plan_baseline
+from .generation._generators import TransformersGenerator
+from .generation._sampling import Generator
+from .generation._self_play import SelfPlay, anchor_metrics
+from .generation._winners import evaluated, generates, prepare_generation, takes_winners
+from .metrics._changes import Watch, before_end, divergence, kl_metric
+from .metrics._statistics import Statistics, pair_statistics
+from .metrics._terms import term_metrics, weights_now
+from .setup import _policy
+from .setup._data import prepare_data
+from .setup._flip_rate import settle_flip_rate
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]
@@ -92,32 +100,32 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         sft_dataset: Any = None,
         **unknown: Any,
     ) -> None:
-        _setup.check_arguments(type(self), unknown)
+        check_arguments(type(self), unknown)
         if model is None:
             raise ConfigError("`model` must be a model, a directory with one, or a hub id (got None).")
-        args = PrefConfig(_setup.default_output_dir(model)) if args is None else copy.copy(args)
-        _setup.check_args(args)
+        args = PrefConfig(_policy.default_output_dir(model)) if args is None else copy.copy(args)
+        check_args(args)
         if ref_model is not None and reference is not None:
             raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
         if ref_model is not None:
             reference = GivenModel(ref_model)
-        _setup.check_model_options(model, args)
+        _policy.check_model_options(model, args)
         _whole.check_output_dir(args.output_dir)
         self.objective = put_together(args, loss, reference)
         self.reference = self.objective.reference
-        base = _setup.base_of_adapter(model)
+        base = _policy.base_of_adapter(model)
         named = model if base is None else base  # what tells of the policy until its adapter is loaded
-        policy = _setup.describe_policy(named, processing_class, args)
+        policy = _policy.describe_policy(named, processing_class, args)
         self.reference.check(policy)
-        data = _setup.prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
+        data = prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
         self.pair_weights = read_weights(data.train, data.eval, self.objective, args)
         check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
         sampling = prepare_generation(named, policy, args, self.objective.loss, bool(data.winners), generator)
         baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, named, policy, data.train)
         if base is not None:
-            model = _setup.load_adapter(model, args, peft_config, quantization_config)
+            model = _policy.load_adapter(model, args, peft_config, quantization_config)
         self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
-        _setup.mirror(self.objective, args)
+        mirror(self.objective, args)
         self.data_reports, self.noise_rate, self.splits = data.reports, data.noise_rate, data.splits
         self._reference_tokens: list[Tensor] = []
         self.forward_pass: _trl.Forward = _trl.plain_forward
@@ -125,13 +133,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
         draws = sampling is not None or (baseline is not None and baseline.sampling is not None)
         caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, draws)
-        second = partial(_setup.second_model, model, ref_model, self.reference, policy, args, peft_config)
-        with _setup.loading_errors(model):
+        second = partial(_policy.second_model, model, ref_model, self.reference, policy, args, peft_config)
+        with _policy.loading_errors(model):
             super().__init__(
                 model=model,
                 ref_model=_trl.NoModel() if caching.postpones else second(),
                 args=args,
-                data_collator=None if data_collator is None else _trl.IndexedCollator(data_collator),
+                data_collator=None if data_collator is None else IndexedCollator(data_collator),
                 train_dataset=data.train,
                 eval_dataset=data.eval,
                 processing_class=policy.processing_class,
@@ -142,7 +150,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
                 peft_config=peft_config,
             )
         if data_collator is None:
-            self.data_collator: Any = _trl.IndexedCollator(self.data_collator)
+            self.data_collator: Any = IndexedCollator(self.data_collator)
         self.self_play: SelfPlay | None = None
         if sampling is not None:
             self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
@@ -185,7 +193,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             TrainingError: The loss is not finite; the message names the rows.
         """
         inputs = dict(inputs)
-        numbers = inputs.pop(_trl.PAIR_INDEX, None)
+        numbers = inputs.pop(PAIR_INDEX, None)
         if self.self_play is not None and not self.model.training:
             inputs = self.self_play.fill_evaluation(inputs, numbers)
         reference_tokens = self._put_reference(inputs)
@@ -245,7 +253,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
     def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of a batch under `model`, without gradients: (chosen, rejected), (pairs,), sums in nats."""
         recorder = _trl.Recorder(model, self.forward_pass)
-        batch = {key: value for key, value in inputs.items() if key != _trl.PAIR_INDEX}
+        batch = {key: value for key, value in inputs.items() if key != PAIR_INDEX}
         with self.statistics.left_out():
             chosen, rejected = super().compute_ref_log_probs(recorder, batch)
         self._reference_tokens.append(recorder.token_logps(inputs["completion_mask"]))
@@ -298,7 +306,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        _trl.signature_columns(self)
+        signature_columns(self)
 
     def _put_reference(self, inputs: dict[str, Any]) -> Tensor | None:
         """Put the reference's log-probabilities into the batch; return those of every token, if they are known."""

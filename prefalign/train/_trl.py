@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
 
-from ._attention import base_of
-
-PAIR_INDEX = "pair_index"
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
 HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 Forward = Callable[[nn.Module, Mapping[str, Any]], Any]
@@ -167,39 +164,6 @@ class NoModel(nn.Module):
     """Given to TRL as `ref_model` so that it loads none; `PrefTrainer.ref_model` never holds it."""
 
 
-class IndexedCollator:
-    """A collator that hands the rows' numbers in the data set on, as `pair_index`, (pairs,).
-
-    Args:
-        collator: Makes the batch from the rows.
-    """
-
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
-        self.collator = collator
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = self.collator([{k: v for k, v in row.items() if k != PAIR_INDEX} for row in rows])
-        if all(PAIR_INDEX in row for row in rows):
-            batch[PAIR_INDEX] = torch.tensor([row[PAIR_INDEX] for row in rows])
-        return batch
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "collator":  # while it is unpickled by a data loader's worker
-            raise AttributeError(name)
-        return getattr(self.collator, name)
-
-
-def number_rows(dataset: Any, first: int) -> Any:
-    """The data set with each row's number, counted from `first`, as `pair_index`."""
-    columns = getattr(dataset, "column_names", None)
-    if columns is None:  # no data set, or a stream of unknown columns
-        return dataset
-    if hasattr(dataset, "__len__"):
-        kept = dataset.remove_columns(PAIR_INDEX) if PAIR_INDEX in columns else dataset
-        return kept.add_column(PAIR_INDEX, [*range(first, first + len(dataset))])
-    return dataset.map(lambda row, index: {PAIR_INDEX: first + index}, with_indices=True)
-
-
 def share(dataset: Any, args: Any) -> Any:
     """The data set, on disk where all processes find it.
 
@@ -250,12 +214,6 @@ def is_sharded_at_load(args: Any) -> bool:
     return plugin is not None and plugin.zero_stage == 3
 
 
-def signature_columns(trainer: Any) -> None:
-    """Let the rows' numbers through to the collator."""
-    if PAIR_INDEX not in trainer._signature_columns:
-        trainer._signature_columns.append(PAIR_INDEX)
-
-
 def tokens_seen(trainer: Any) -> float:
     """TRL's metric `num_tokens`, which TRL itself forgets when a run is resumed."""
     return float(trainer._total_train_tokens)
@@ -274,3 +232,11 @@ def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
 def set_metric(trainer: Any, mode: str, name: str, values: list[float]) -> None:
     """Log the mean of these values, whatever was there before."""
     trainer._metrics[mode][name] = values
+
+
+PREFIX = "prefalign_"  # of the attention implementations registered here; the rest is the one they stand on
+
+
+def base_of(implementation: str | None) -> str:
+    """The implementation that a registered one stands on, or itself."""
+    return (implementation or "eager").removeprefix(PREFIX)

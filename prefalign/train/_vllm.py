@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .._errors import ConfigError
-from ._generation import Request
+from .generation._sampling import Request
 
 
 class VLLMGenerator:

@@ -51,7 +51,7 @@ def test_a_completion_without_a_prompt_has_one_token_that_nothing_predicts():
 def test_the_plan_of_a_real_batch_counts_the_same():
     import torch
 
-    from prefalign.train._packing import plan_pairs
+    from prefalign.train.forward._plan import plan_pairs
 
     rows = torch.tensor([[7, 7, 1, 2, 3, 0], [9, 1, 2, 3, 4, 5], [7, 7, 1, 4, 0, 0], [9, 6, 0, 0, 0, 0]])
     scored = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0]]).bool()

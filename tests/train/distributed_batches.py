@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from prefalign.train import PrefTrainer, _batches
+from prefalign.train import PrefTrainer
+from prefalign.train.batches import _by_tokens
 from tests.tiny import tiny_pairs
 from tests.train.fsdp import FSDP2, pass_for_gpus, whole
 from tests.train.runs import history, leave, lora, ours
@@ -47,14 +48,14 @@ def main(folder: Path, model: str, sharded: bool) -> None:
         os.environ.update(FSDP2)
         pass_for_gpus()
     bins: list[int] = []
-    original = _batches.best_fit_padded
+    original = _by_tokens.best_fit_padded
 
     def spy(*arguments: Any) -> Any:
         made = original(*arguments)
         bins.append(len(made))
         return made
 
-    _batches.best_fit_padded = spy
+    _by_tokens.best_fit_padded = spy
     for case in CASES:
         bins.clear()
         trainer = train(case, folder, model, processes=2)

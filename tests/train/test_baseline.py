@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from prefalign._errors import DataError, PrefalignError
 from prefalign.losses import RPO, SFT
-from prefalign.train._baseline import _permutation
+from prefalign.train.generation._baseline import _permutation
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, lora, ours, weights
 

@@ -8,7 +8,7 @@ import pytest
 
 from prefalign._errors import ConfigError
 from prefalign.losses import DPO, SFT, parse_loss
-from prefalign.train._batches import couples_pairs
+from prefalign.train.batches._by_tokens import couples_pairs
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, lora, ours, weights
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prefalign._errors import ConfigError
 from prefalign.data import best_fit, best_fit_padded, split_up
-from prefalign.train._bins import join, measure, select
+from prefalign.train.batches._join import join, measure, select
 
 costs = st.lists(st.integers(1, 60), min_size=1, max_size=30)
 

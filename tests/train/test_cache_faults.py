@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from prefalign._errors import CheckpointError, ConfigError
 from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
-from prefalign.train import PrefTrainer, _cache
+from prefalign.train import PrefTrainer
+from prefalign.train.cache import _cache
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import largest_difference, lora, ours
 

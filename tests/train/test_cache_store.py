@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from prefalign._errors import TrainingError
 from prefalign.references import LogpStore, open_shard, stores_in
-from prefalign.references.cache import _store as _cache_store
-from prefalign.train._cache_rows import Survey, padded, row_keys, row_values
+from prefalign.references.cache import _store
+from prefalign.train.cache._rows import Survey, padded, row_keys, row_values
 
 
 def key(number):
@@ -140,11 +140,11 @@ def test_what_was_left_half_written_long_ago_is_removed(store):
 
 def test_a_shard_is_written_when_it_is_full_or_has_waited(tmp_path, monkeypatch):
     store = LogpStore(tmp_path)
-    monkeypatch.setattr(_cache_store, "SHARD_VALUES", 12)
+    monkeypatch.setattr(_store, "SHARD_VALUES", 12)
     for number in range(5):
         store.add(key(number), values(number))
     assert [len(open_shard(path).ends) for path in shards(store)] == [3]
-    monkeypatch.setattr(_cache_store, "SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(_store, "SHARD_SECONDS", 0.0)
     store.add(key(9), values(9))
     assert len(LogpStore(tmp_path)) == 6
 

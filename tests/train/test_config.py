@@ -161,7 +161,7 @@ def test_a_loss_and_a_reference_may_be_objects_or_text():
 
 
 def test_the_default_reference_follows_the_loss():
-    from prefalign.train._objective import put_together
+    from prefalign.train.config._objective import put_together
 
     assert put_together(config()).reference == Initial()
     assert put_together(config(loss=SIMPO)).reference == NoReference()
@@ -171,7 +171,7 @@ def test_the_default_reference_follows_the_loss():
 
 
 def test_rewards_are_scaled_by_the_first_beta_of_the_loss():
-    from prefalign.train._objective import put_together
+    from prefalign.train.config._objective import put_together
 
     assert put_together(config()).beta == 0.1
     assert put_together(config(loss="0.5*sft(reduction='sum') + robust(ipo(beta=0.3), flip_rate=0.1)")).beta == 0.3
@@ -197,7 +197,7 @@ def test_a_cpu_gets_float32_without_checkpointing_unless_asked():
 
 def test_a_device_with_bfloat16_gets_trls_defaults(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr("prefalign.train._config.is_torch_bf16_gpu_available", lambda: True)
+    monkeypatch.setattr("prefalign.train.config._config.is_torch_bf16_gpu_available", lambda: True)
     args = PrefConfig.__new__(PrefConfig)
     args.use_cpu, args.fp16, args.bf16, args.gradient_checkpointing = False, False, None, None
     args._choose_for_machine()

@@ -13,8 +13,8 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from prefalign.losses import from_trl
-from prefalign.train._options import REMOVED
 from prefalign.train._trl import REFERENCE_KEYS
+from prefalign.train.config._checks import REMOVED
 from tests.train.runs import ours, theirs
 
 # The loss types of the supported minor; `TRL_TYPES` is read off its code.

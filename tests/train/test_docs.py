@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefalign.cli import _train
-from prefalign.cli._train import DataArguments, read_options
 from prefalign.references import _parse
 from prefalign.references.fixed import _fixed
-from prefalign.train import _config, _watch
-from prefalign.train._options import REMOVED
+from prefalign.train import _recipe
+from prefalign.train._recipe import DataArguments, read_options
+from prefalign.train.config import _config
+from prefalign.train.config._checks import REMOVED
+from prefalign.train.metrics import _terms
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, ours
 
@@ -28,7 +29,7 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", [_config, _watch, _fixed, _parse], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_config, _terms, _fixed, _parse], ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_run(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -38,10 +39,10 @@ def test_the_examples_in_docstrings_run(module):
 def test_the_config_file_is_one():
     (text,) = blocks("from-trl.md", "yaml")
     parser = argparse.ArgumentParser()
-    _train.configure(parser)
+    _recipe.add_training_arguments(parser)
     actions = parser.get_default("actions")
     values = yaml.safe_load(text)
-    given = {name: _train._read_value(name, value, actions[name]) for name, value in values.items()}
+    given = {name: _recipe._read_value(name, value, actions[name]) for name, value in values.items()}
     data, training, model = read_options(None, {**given, "use_cpu": True}, actions)
     assert isinstance(data, DataArguments)
     assert (training.learning_rate, model.lora_r) == (1e-5, 16)

@@ -9,9 +9,9 @@ import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer import utils
 
-from prefalign.train import _head
-from prefalign.train._head import KeptLogits, fits
 from prefalign.train._trl import HEAD_OUTPUTS
+from prefalign.train.forward import _head
+from prefalign.train.forward._head import KeptLogits, fits
 
 ROWS, WIDTH, VOCABULARY = 37, 12, 53
 # temperature, soft cap, scale of the logits

@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefalign.cli import _train
-from prefalign.cli._train import read_options
 from prefalign.demo import gold_rewards
 from prefalign.losses import SePPO
 from prefalign.references import Ditto, PastCheckpoints
-from prefalign.references.past import _checkpoints as _past
-from prefalign.references.past import _ditto
-from prefalign.train import GenerationOptions, _generation
-from prefalign.train._generation import _DEFAULTS
+from prefalign.references.past import _checkpoints, _ditto
+from prefalign.train import GenerationOptions, _recipe
+from prefalign.train._recipe import read_options
+from prefalign.train.config._generation import _DEFAULTS
+from prefalign.train.generation import _sampling
 from tests.tiny import tiny_pairs
 from tests.train.runs import ours
 
@@ -33,7 +32,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", [_past, _ditto, _generation], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_checkpoints, _ditto, _sampling], ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_run(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -48,11 +47,11 @@ def test_the_examples_of_the_page_run():
 
 def test_the_config_files_of_the_page_are_read():
     parser = argparse.ArgumentParser()
-    _train.configure(parser)
+    _recipe.add_training_arguments(parser)
     actions = parser.get_default("actions")
     first, spin, ditto = map(yaml.safe_load, blocks("yaml"))
     for values, kind in ((first, PastCheckpoints), ({**first, **ditto}, Ditto), ({**first, **spin}, PastCheckpoints)):
-        given = {name: _train._read_value(name, value, actions[name]) for name, value in values.items()}
+        given = {name: _recipe._read_value(name, value, actions[name]) for name, value in values.items()}
         _, training, _ = read_options(None, {**given, "use_cpu": True}, actions)
         assert isinstance(training.loss_object, SePPO)
         assert isinstance(training.reference_object, kind)

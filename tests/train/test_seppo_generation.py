@@ -10,7 +10,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from prefalign._errors import ConfigError, TrainingError
 from prefalign.train import PrefConfig, Request, Sampling, TransformersGenerator, VLLMGenerator
-from prefalign.train._generation import checked, read_sampling, trim
+from prefalign.train.generation._sampling import checked, read_sampling, trim
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.train.runs import COMMON
 

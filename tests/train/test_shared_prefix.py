@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from prefalign.train import _attention, _shared_prefix
-from prefalign.train._packable import EXACT, WINDOWED
-from prefalign.train._packing import plan_pairs
-from prefalign.train._shared_prefix import Setup, install
+from prefalign.train.forward import _attention, _shared_prefix
+from prefalign.train.forward._plan import plan_pairs
+from prefalign.train.forward._shared_prefix import Setup, install
+from prefalign.train.forward._support import EXACT, WINDOWED
 from tests.train.packed import FAMILIES, RAGGED, cosine, make_batch, make_model, run
 
 

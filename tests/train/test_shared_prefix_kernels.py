@@ -15,9 +15,9 @@ from transformers.integrations import flex_attention as integration
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from prefalign.train import _attention
-from prefalign.train._packing import plan_pairs
-from prefalign.train._shared_prefix import install
+from prefalign.train.forward import _attention
+from prefalign.train.forward._plan import plan_pairs
+from prefalign.train.forward._shared_prefix import install
 from tests.train.packed import RAGGED, make_batch, make_model, run
 
 HALF = torch.bfloat16

@@ -12,8 +12,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import disable_dropout_in_model
 
-from prefalign.train._packable import reason_against
-from prefalign.train._shared_prefix import install, install_all
+from prefalign.train.forward._shared_prefix import install, install_all
+from prefalign.train.forward._support import reason_against
 from tests.train.packed import make_model
 
 HYBRID = {"num_hidden_layers": 2, "pad_token_id": 0}

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from prefalign.train._shared_prefix import install
+from prefalign.train.forward._shared_prefix import install
 from tests.train.packed import OUTPUTS, cosine, make_batch
 
 

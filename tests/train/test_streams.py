@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from prefalign.train import _attention, _streams
-from prefalign.train._packing import plan_pairs
-from prefalign.train._shared_prefix import install
+from prefalign.train._trl import base_of
+from prefalign.train.forward import _cpu_attention
+from prefalign.train.forward._plan import plan_pairs
+from prefalign.train.forward._shared_prefix import install
 from tests.train.packed import RAGGED, make_batch, make_model, run
 
 HEADS, GROUPS, CHANNELS = 4, 2, 8
@@ -40,7 +41,7 @@ def test_values_and_gradients_are_those_of_one_masked_attention(batch, window):
         for heads in (HEADS, GROUPS, GROUPS)
     ]
     weight = torch.randn(1, row[0], HEADS, row[1], generator=generator, dtype=torch.float64)
-    found = _streams.attend(*leaves, plan, window, 0.3)
+    found = _cpu_attention.attend(*leaves, plan, window, 0.3)
     expected = by_definition(*leaves, plan, window)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
     ours, theirs = (torch.autograd.grad((output * weight).sum(), leaves) for output in (found, expected))
@@ -55,7 +56,7 @@ def test_kept_for_the_backward_pass_is_the_row_once():
     )
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
-        _streams.attend(query, key, value, plan, None, None)
+        _cpu_attention.attend(query, key, value, plan, None, None)
     row = plan.packed_tokens
     # Query, key, value, output; and the log of the sum of every query's weights.
     assert sum(tensor.numel() for tensor in saved) == row * CHANNELS * 2 * (HEADS + GROUPS) + row * HEADS
@@ -64,8 +65,8 @@ def test_kept_for_the_backward_pass_is_the_row_once():
 @pytest.fixture
 def calls(monkeypatch):
     """How often a layer's attention went this way."""
-    found, attend = [], _streams.attend
-    monkeypatch.setattr(_streams, "attend", lambda *args: found.append(1) or attend(*args))
+    found, attend = [], _cpu_attention.attend
+    monkeypatch.setattr(_cpu_attention, "attend", lambda *args: found.append(1) or attend(*args))
     return found
 
 
@@ -79,7 +80,7 @@ def packed(family):
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_layers_on_a_cpu_go_this_way(family, calls):
-    assert _attention.base_of(packed(family).config._attn_implementation) == "sdpa"
+    assert base_of(packed(family).config._attn_implementation) == "sdpa"
     assert len(calls) == 2
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from prefalign.losses import DPO, SFT, PairLogps
-from prefalign.train._watch import Watch, before_end, divergence, kl_metric, term_metrics, term_names
+from prefalign.train.metrics._changes import Watch, before_end, divergence, kl_metric
+from prefalign.train.metrics._terms import term_metrics, term_names
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, ours
 

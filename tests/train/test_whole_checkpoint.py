@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefalign.train._guard import last_whole_checkpoint
+from prefalign.train.checkpoints._whole import last_whole_checkpoint
 
 
 def make(folder, step, *files):

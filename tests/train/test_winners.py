@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from prefalign._errors import ConfigError, DataError
 from prefalign.train import PrefConfig
-from prefalign.train._self_play import SAMPLES_FILE
+from prefalign.train.generation._self_play import SAMPLES_FILE
 from tests.tiny import tiny_pairs
 from tests.train.runs import COMMON, history, ours
 from tests.train.self_play import run, winners

@@ -1,0 +1,1 @@
+"""Batches by a budget of tokens, and the weights of their rows."""

@@ -1,0 +1,224 @@
+"""Batches by tokens: a step keeps its pairs, and computes them in micro-batches of at most so many tokens.
+
+The sampler stays what it is. The pairs that `per_device_train_batch_size * gradient_accumulation_steps` gives to a step
+are put into bins, each bin is one micro-batch, and its mean loss counts by its pairs: the step's gradient is that of
+the plain batch. What is logged of a step is weighted likewise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+from ..._errors import ConfigError
+from ...data import best_fit, best_fit_padded, split_up
+from ...losses import Loss, PairLogps
+from .. import _trl
+from ._join import Batch, join, measure, select
+
+logger = logging.getLogger(__name__)
+# Of what the values are means that are means over tokens; all others are means over pairs. Columns of `_counts`.
+_PAIRS, _CHOSEN, _REJECTED, _BEFORE_END = 0, 1, 2, 3
+_TOKEN_MEANS = {
+    "entropy": (_CHOSEN, _REJECTED),
+    "kl": (_BEFORE_END,),
+    "mean_token_accuracy": (_CHOSEN,),
+    "logits/chosen": (_CHOSEN,),
+    "logits/rejected": (_REJECTED,),
+}
+_COUNTER = "num_tokens"
+
+
+def couples_pairs(loss: Loss) -> bool:
+    """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`: tried on fixed numbers."""
+    numbers = torch.Generator().manual_seed(0)
+    pairs = 5
+    reference = -20 - 40 * torch.rand(2, pairs, generator=numbers, dtype=torch.float64)
+    policy = reference + 4 * torch.randn(2, pairs, generator=numbers, dtype=torch.float64)
+    tokens = torch.randint(60, 120, (2, pairs), generator=numbers).double()
+    columns = [*policy.clamp(max=-1), *reference, *tokens]
+    more = {"baseline": columns[0], "baseline_tokens": columns[4]}
+
+    def some(rows: slice) -> PairLogps:
+        return PairLogps(*(column[rows] for column in columns), **{name: value[rows] for name, value in more.items()})
+
+    together = loss(some(slice(None)))
+    alone = torch.cat([loss(some(slice(i, i + 1))) for i in range(pairs)])
+    return not torch.allclose(together, alone, rtol=1e-6, atol=1e-9)
+
+
+def check_token_batches(budget: int | None, loss: Loss) -> None:
+    """Refuse `tokens_per_batch` with a loss whose value depends on how a batch is divided.
+
+    Raises:
+        ConfigError: It does.
+    """
+    coupled = [term for _, term in loss.terms if couples_pairs(term)] if budget is not None else []
+    if coupled:
+        raise ConfigError(
+            f"`tokens_per_batch={budget}` cannot be combined with the loss {coupled[0].title}: it couples the pairs of "
+            "a micro-batch, so that its value depends on how they are divided. Leave `tokens_per_batch` out, or use a "
+            "loss with one value per pair (of `sft`, the reductions 'sum' and 'sequence_mean')."
+        )
+
+
+class TokenBatches:
+    """Runs the steps of a trainer in micro-batches by tokens.
+
+    Args:
+        trainer: The trainer, made.
+        budget: Most tokens of a micro-batch: unique ones where the shared prefix is on, else padded positions.
+
+    Raises:
+        ConfigError: The data have images, or the model a router's loss, which is a mean over a micro-batch.
+    """
+
+    def __init__(self, trainer: Any, budget: int) -> None:
+        self.trainer, self.budget = trainer, budget
+        self._waiting: list[Batch] = []
+        self._warned = False
+        if _trl.has_router_loss(trainer) or _trl.has_images(trainer):
+            what = "a router's auxiliary loss" if _trl.has_router_loss(trainer) else "images"
+            raise ConfigError(f"`tokens_per_batch={budget}` cannot be combined with {what}. Leave it out.")
+
+    def __str__(self) -> str:
+        args = self.trainer.args
+        pairs = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        what = "unique" if self._packed else "padded"
+        return (
+            f"Batches: the {pairs} pairs of a step (and process) are drawn as ever and computed in micro-batches of at "
+            f"most {self.budget:,} {what} tokens; only this division is by length, so a step's gradient is that of the "
+            "plain batch."
+        )
+
+    def begin_step(self) -> None:
+        """Forget batches of a step that was not finished."""
+        self._waiting.clear()
+
+    def train(self, run: Callable[..., Tensor], model: Any, inputs: Batch, items: Any) -> Tensor:
+        """Collect a step's batches; with the last one, run them all.
+
+        Args:
+            run: The trainer's own `training_step`.
+            model: The wrapped policy.
+            inputs: A batch.
+            items: Handed on.
+
+        Returns:
+            The step's loss, () without gradient: 0 until its last batch.
+        """
+        trainer = self.trainer
+        self._waiting.append(inputs)
+        total = torch.zeros((), device=inputs["input_ids"].device)
+        parts = trainer.current_gradient_accumulation_steps
+        if len(self._waiting) < parts:
+            return total
+        batches, self._waiting = self._waiting, []
+        synchronizes = trainer.accelerator.gradient_state.sync_gradients
+        try:
+            with closing(self._micro_batches(batches, "train")) as parts_by_length:
+                for batch, share, last in parts_by_length:
+                    # The loss of a micro-batch is divided by this number.
+                    trainer.current_gradient_accumulation_steps = 1 / share if share else math.inf
+                    with self._gradients(model, last, synchronizes):
+                        total = total + run(model, batch, items)
+        finally:
+            trainer.current_gradient_accumulation_steps = parts
+        return total
+
+    def predict(
+        self, run: Callable[..., Any], model: Any, inputs: Batch, ignore_keys: Any
+    ) -> tuple[Tensor, None, None]:
+        """A batch of an evaluation: `run` is the trainer's own `prediction_step`."""
+        with closing(self._micro_batches([inputs], "eval")) as parts:
+            losses = [run(model, batch, True, ignore_keys)[0] * share for batch, share, _ in parts]
+        return torch.stack(losses).sum(), None, None
+
+    @property
+    def _packed(self) -> bool:
+        packer = getattr(self.trainer, "shared_prefix", None)
+        return packer is not None and packer.active
+
+    def _micro_batches(self, batches: Sequence[Batch], mode: str) -> Generator[tuple[Batch, float, bool]]:
+        """(batch, its share of the pairs, whether it is the last); what is logged meanwhile is put together then."""
+        trainer = self.trainer
+        whole = join(batches, getattr(trainer.processing_class, "pad_token_id", None) or 0)
+        longest, unique = measure(whole)
+        packed = self._packed
+        costs = unique if packed else [2 * length for length in longest]
+        bins = best_fit(unique, self.budget) if packed else best_fit_padded(longest, self.budget)
+        count, over = self._everywhere(len(bins), sum(cost > self.budget for cost in costs), whole["input_ids"].device)
+        bins = split_up(bins, count, costs)
+        counts = self._counts(whole, bins)
+        self._warn(over)
+        logged = []
+        multiple = trainer.args.pad_to_multiple_of or 1
+        with _trl.uneven_gather(trainer.accelerator):
+            for number, pairs in enumerate(bins):
+                cheapest = [min(range(len(costs)), key=costs.__getitem__)]
+                with _trl.metrics_apart(trainer, mode) as values:
+                    yield select(whole, pairs or cheapest, multiple), len(pairs) / len(costs), number == len(bins) - 1
+                logged.append(values)
+        extra = {"batches/micro_batches": float(len(bins)), "batches/over_budget": float(over)}
+        for name, value in (_together(logged, counts) | extra).items():
+            _trl.add_metric(trainer, mode, name, value)
+        if logged and _COUNTER in logged[-1]:
+            _trl.set_metric(trainer, mode, _COUNTER, logged[-1][_COUNTER])
+
+    def _everywhere(self, count: int, over: int, device: torch.device) -> tuple[int, int]:
+        """The largest number of bins on any process, and how many pairs of all of them are longer than the budget."""
+        numbers = self.trainer.accelerator.gather(torch.tensor([[count, over]], device=device))
+        return int(numbers[:, 0].max()), int(numbers[:, 1].sum())
+
+    def _counts(self, whole: Batch, bins: Sequence[Sequence[int]]) -> list[list[int]]:
+        """For each bin the pairs, chosen and rejected tokens, and tokens before an end, of all processes."""
+        scored = whole["completion_mask"][:, 1:].sum(dim=1)
+        chosen, rejected = scored.chunk(2)
+        before_end = (chosen - 1).clamp(min=0) + (rejected - 1).clamp(min=0)
+        pairs = torch.stack([torch.ones_like(chosen), chosen, rejected, before_end], dim=1).tolist()
+        rows = [[sum(column) for column in zip(*(pairs[i] for i in one), strict=True)] for one in bins]
+        mine = torch.tensor(rows, device=scored.device)
+        everywhere: list[list[int]] = self.trainer.accelerator.gather(mine).view(-1, *mine.shape).sum(dim=0).tolist()
+        return everywhere
+
+    def _warn(self, over: int) -> None:
+        if over and not self._warned:
+            self._warned = True
+            logger.warning(
+                "tokens_per_batch=%d: %d pairs of this step are longer, and each is a micro-batch of its own "
+                "(the metric batches/over_budget counts them).", self.budget, over
+            )  # fmt: skip
+
+    @contextmanager
+    def _gradients(self, model: Any, last: bool, synchronizes: bool) -> Iterator[None]:
+        """Gradients are exchanged between processes with a step's last micro-batch only, as transformers does it."""
+        accelerator = self.trainer.accelerator
+        accelerator.gradient_state._set_sync_gradients(last and synchronizes)
+        each = accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
+        at_once = last or each or accelerator.distributed_type == DistributedType.DEEPSPEED
+        context: AbstractContextManager[Any] = nullcontext() if at_once else accelerator.no_sync(model=model)
+        with context:
+            yield
+
+
+def _together(logged: Sequence[Mapping[str, Sequence[float]]], counts: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Means over all micro-batches, by pairs or by tokens, whichever a value is a mean of."""
+    made = {}
+    for name in dict.fromkeys(name for values in logged for name in values if name != _COUNTER):
+        columns = _TOKEN_MEANS.get(name, (_PAIRS,))
+        parts = [
+            (sum(count[column] for column in columns), sum(values[name]) / len(values[name]))
+            for values, count in zip(logged, counts, strict=True)
+            if values.get(name)
+        ]
+        weight = sum(one for one, _ in parts)
+        if weight:
+            made[name] = sum(one * value for one, value in parts) / weight
+    return made

@@ -1,0 +1,1 @@
+"""The reference's log-probabilities, kept between steps and runs."""

@@ -1,0 +1,1 @@
+"""Checkpoints: which are whole, what they belong to, and the last good one."""

@@ -1,0 +1,208 @@
+"""Options that are unknown, removed, contradictory or without effect: each is an error before anything is loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from trl import DPOConfig
+
+from ..._errors import ConfigError, did_you_mean
+
+# What older releases of TRL and transformers took, and what to write now.
+REMOVED = {
+    "rpo_alpha": 'Use `loss_type=["sigmoid", "sft"], loss_weights=[1.0, RPO_ALPHA]`, or write the loss as a sum, '
+    "`loss=\"dpo(beta=0.1) + RPO_ALPHA*sft(reduction='sequence_mean')\"`, as older releases computed it.",
+    "max_prompt_length": "Use `max_length`, the limit of prompt and completion together; rows whose prompt alone fills "
+    "it are dropped with a count.",
+    "max_completion_length": "Use `max_length`, the limit of prompt and completion together.",
+    "max_target_length": "Use `max_length`, the limit of prompt and completion together.",
+    "reference_free": 'Use `reference="none"` with a loss that needs no reference, such as '
+    '`loss="simpo(beta=2.0, gamma=1.0)"`.',
+    "tokenizer": "Use `processing_class=tokenizer`; `prefalign train` takes the one that is saved with the model.",
+    "label_pad_token_id": "It is not needed any more: leave it out.",
+    "padding_value": "It is not needed any more: the tokenizer's `pad_token` is used.",
+    "is_encoder_decoder": "Encoder-decoder models are not supported: leave it out.",
+    "generate_during_eval": "Leave it out; `prefalign report` shows samples before and after.",
+    "force_use_ref_model": 'Leave it out; pass the reference as `reference="checkpoint(PATH)"` or as `ref_model`.',
+    "ref_model_init_kwargs": "Leave it out: a reference is loaded in the policy's dtype and attention implementation.",
+    "model_adapter_name": "Leave it out: the active adapter is trained.",
+    "ref_adapter_name": "Leave it out: an adapter that is trained further is compared with a frozen copy of itself.",
+    "use_logits_to_keep": "Leave it out: only completion tokens are scored.",
+    "use_liger_loss": "Leave it out: the fused head of TRL is always used.",
+    "use_num_logits_to_keep": "Leave it out: only completion tokens are scored.",
+    "evaluation_strategy": "Use `eval_strategy`.",
+    "no_cuda": "Use `use_cpu=True`.",
+    "dpo_alpha": 'Write the loss as a sum of terms with weights, `loss="1.0*dpo(beta=0.1) + ..."`.',
+    "gamma_beta_ratio": 'Write it into the loss, `loss="simpo(beta=2.0, gamma=1.0)"`.',
+    "simpo_gamma": 'Write it into the loss, `loss="simpo(beta=2.0, gamma=1.0)"`.',
+    "cpo_alpha": 'Write the loss as a sum, `loss="cpo(beta=0.1)"` has the term already.',
+    "gamma": 'Write it into the loss, `loss="simpo(beta=2.0, gamma=1.0)"`.',
+}
+
+# Option, its default, whether it has an effect, and what to do if not. `args` are the training arguments.
+_Rule = tuple[str, object, Callable[[Any], bool], str]
+_RULES: tuple[_Rule, ...] = (
+    (
+        "f_alpha_divergence_coef",
+        0.5,
+        lambda a: a.f_divergence_type == "alpha_divergence",
+        'Only `f_divergence_type="alpha_divergence"` reads it.',
+    ),
+    ("ref_model_mixup_alpha", 0.6, lambda a: a.sync_ref_model, "It needs `sync_ref_model=True`."),
+    ("ref_model_sync_steps", 512, lambda a: a.sync_ref_model, "It needs `sync_ref_model=True`."),
+    (
+        "precompute_ref_batch_size",
+        None,
+        lambda a: a.precompute_ref_log_probs,
+        "It needs `precompute_ref_log_probs=True`.",
+    ),
+    ("padding_free", False, lambda a: False, "TRL has disabled it: leave it out."),
+)
+# The options of TRL's loss types, with their defaults in `DPOConfig`.
+_LOSS_OPTIONS: dict[str, object] = {
+    "loss_type": ["sigmoid"],
+    "loss_weights": None,
+    "label_smoothing": 0.0,
+    "beta": 0.1,
+    "discopop_tau": 0.05,
+}
+# Their values in a `PrefConfig` that was not given them, or whose loss has replaced them.
+_NOT_GIVEN: dict[str, tuple[object, ...]] = {"loss_type": (None, []), "beta": (None,)}
+# What TRL applies between the log-probabilities and its own loss types.
+_TRL_ONLY: tuple[tuple[str, object], ...] = (
+    ("use_weighting", False),
+    ("ld_alpha", None),
+    ("f_divergence_type", "reverse_kl"),
+)
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse names that are not known.
+
+    Args:
+        given: What the user wrote.
+        known: What there is.
+        what: What has these names, for the message: "`PrefConfig`", "the config file".
+
+    Raises:
+        ConfigError: A name was removed from TRL, or is unknown; the message has the replacement or the nearest name.
+    """
+    names = list(known)
+    for name in given:
+        if name in names:
+            continue
+        if name in REMOVED:
+            raise ConfigError(f"`{name}` is no option any more. {REMOVED[name]}")
+        raise ConfigError(f"{what} has no option `{name}`.{did_you_mean(name, names)}")
+
+
+def trl_only(args: Any) -> list[str]:
+    """The options in use that only TRL's own loss types know."""
+    return [name for name, default in _TRL_ONLY if getattr(args, name) != default]
+
+
+def given_loss_options(args: Any, own: bool = False) -> dict[str, Any]:
+    """The options of TRL's loss types that were given, with their values.
+
+    Args:
+        args: Training arguments.
+        own: They are a `PrefConfig` that is being made: not-given options have not been filled in yet.
+    """
+    kept = getattr(args, "given_loss_options", None)
+    if kept is not None:
+        return dict(kept)
+    unset = {name: (default,) for name, default in _LOSS_OPTIONS.items()} | (_NOT_GIVEN if own else {})
+    return {name: getattr(args, name) for name in _LOSS_OPTIONS if getattr(args, name) not in unset[name]}
+
+
+def check_effects(args: Any) -> None:
+    """Refuse options that would have no effect, or that contradict one another.
+
+    Args:
+        args: Training arguments whose `loss_type` is a list, empty if the loss is given as an object or an expression.
+
+    Raises:
+        ConfigError: The first such option.
+    """
+    for name, default, used, remedy in _RULES:
+        if getattr(args, name) != default and not used(args):
+            raise ConfigError(f"`{name}={getattr(args, name)!r}` would have no effect. {remedy}")
+    if args.precompute_ref_log_probs and args.ld_alpha is not None:
+        raise ConfigError(
+            "`precompute_ref_log_probs` and `ld_alpha` cannot be combined: TRL would reuse log-probabilities that were "
+            "cached for another `ld_alpha`. Leave one of them out."
+        )
+    if args.sync_ref_model and args.precompute_ref_log_probs:
+        raise ConfigError(
+            "`sync_ref_model` and `precompute_ref_log_probs` contradict each other: a reference that changes cannot be "
+            "computed before training. Leave one of them out."
+        )
+
+
+def check_beside_loss(args: Any) -> None:
+    """Refuse the options of TRL's loss types beside a loss that carries its own hyperparameters.
+
+    Raises:
+        ConfigError: The first such option.
+    """
+    for name, value in given_loss_options(args).items():
+        raise ConfigError(
+            f"`{name}={value!r}` and `loss` were both given, and a loss carries its own hyperparameters. "
+            f"Leave out `{name}`, and write its value into the loss."
+        )
+    for name in trl_only(args):
+        raise ConfigError(
+            f"`{name}={getattr(args, name)!r}` changes TRL's own loss types and would have no effect on `loss`. "
+            "Use `loss_type` instead of `loss`, or leave it out."
+        )
+
+
+WORDS = ("auto", "shared", "on", "off")
+
+
+def read_choice(choice: object) -> str:
+    """A value of `reference_cache`; YAML takes `on` and `off` for truth values.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(choice, bool):
+        return "on" if choice else "off"
+    if not isinstance(choice, str) or not choice.strip() or "\0" in choice:
+        raise ConfigError(f'`reference_cache` must be "auto", "shared", "on", "off" or a folder (got {choice!r:.200}).')
+    return choice
+
+
+StatisticsSteps = Literal["logged_steps", "every_step"]
+
+
+def check_statistics(value: object) -> None:
+    """Refuse a value of the option `statistics` that is none.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if value not in get_args(StatisticsSteps):
+        raise ConfigError(f"`statistics` must be 'logged_steps' or 'every_step' (got {value!r:.60}).")
+
+
+def check_arguments(trainer: type, unknown: Mapping[str, object]) -> None:
+    """Refuse arguments that the trainer does not have, with the nearest name or the way to migrate.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    known = [name for name in inspect.signature(trainer).parameters if name not in ("self", "unknown")]
+    check_names(unknown, known, f"`{trainer.__name__}`")
+
+
+def check_args(args: object) -> None:
+    """Refuse what is no configuration of preference training, such as transformers' own `TrainingArguments`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(args, DPOConfig):
+        raise ConfigError(f"`args` must be a `PrefConfig` or TRL's `DPOConfig` (got {type(args).__name__}).")

@@ -1,0 +1,87 @@
+"""The options of generating texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..._errors import ConfigError
+
+
+@dataclass
+class GenerationOptions:
+    """The options of `PrefConfig` for data of winners alone, where the reference generates the other completion.
+
+    Args:
+        max_new_tokens: Longest completion that is generated, in tokens, 1 or more; default: 64.
+        temperature: 0 or more, dimensionless; 0 takes the likeliest token; default: 1.
+        top_p: Sample from the likeliest tokens that together have this probability, above 0 and at most 1; default: 1.
+        top_k: Sample from so many likeliest tokens, 0 or more; 0: from all; default: 0.
+        stop_tokens: Tokens that end a completion, besides the end tokens of tokenizer and model.
+        generate_ahead: For how many optimizer steps completions are generated at once, 1 or more; never beyond the step
+            at which the reference changes; default: 4.
+        generation_batch_size: Most sequences of one call of the generator, 1 or more; default: all at once.
+    """
+
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest generated completion, in tokens; default: 64."}
+    )
+    temperature: float | None = field(
+        default=None, metadata={"help": "Of generated completions; 0: likeliest token; default: 1."}
+    )
+    top_p: float | None = field(default=None, metadata={"help": "Nucleus of generated completions; default: 1."})
+    top_k: int | None = field(
+        default=None, metadata={"help": "Likeliest tokens that are sampled from; 0, the default: all."}
+    )
+    stop_tokens: list[str] | None = field(
+        default=None, metadata={"help": "Tokens that end a generated completion, besides the model's own."}
+    )
+    generate_ahead: int | None = field(
+        default=None, metadata={"help": "Optimizer steps that completions are generated for at once; default: 4."}
+    )
+    generation_batch_size: int | None = field(
+        default=None, metadata={"help": "Most sequences of one call of the generator; default: all at once."}
+    )
+
+
+_DEFAULTS = {
+    "max_new_tokens": 64,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "stop_tokens": (),
+    "generate_ahead": 4,
+    "generation_batch_size": None,
+}
+
+
+_RANGES = {
+    "max_new_tokens": (1, "1 or more"),
+    "temperature": (0, "0 or more"),
+    "top_k": (0, "0 or more"),
+    "generate_ahead": (1, "1 or more"),
+    "generation_batch_size": (1, "1 or more"),
+}
+
+
+def given_options(args: Any) -> dict[str, Any]:
+    """The options for generation that were given."""
+    return {name: getattr(args, name) for name in _DEFAULTS if getattr(args, name, None) is not None}
+
+
+def check_options(args: Any) -> None:
+    """Refuse options for generation that are out of range.
+
+    Raises:
+        ConfigError: The first such option.
+    """
+    for name, value in given_options(args).items():
+        if name == "stop_tokens":
+            if not isinstance(value, list) or not all(isinstance(token, str) and token for token in value):
+                raise ConfigError(f"`stop_tokens` must be a list of tokens (got {value!r}).")
+            continue
+        whole = name not in ("temperature", "top_p")
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        least, rule = _RANGES.get(name, (0, "above 0 and at most 1"))
+        if not number or not least <= value < float("inf") or (name == "top_p" and not 0 < value <= 1):
+            raise ConfigError(f"`{name}` must be {'a whole number, ' * whole}{rule} (got {value!r}).")

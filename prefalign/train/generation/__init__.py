@@ -1,0 +1,1 @@
+"""Texts generated while training: self-play, winners alone, RPO's baseline."""

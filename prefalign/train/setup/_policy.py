@@ -1,0 +1,165 @@
+"""What the trainer does before any weights load, and the second model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoProcessor
+
+from ..._errors import CheckpointError, ConfigError, PrefalignError
+from ...references import Policy, Reference, check_files
+from .. import _trl
+
+
+def default_output_dir(model: Any) -> str:
+    """TRL's own: the model's name and `-DPO`."""
+    name = model if isinstance(model, str) else _trl.model_id(model.config) or "model"
+    return f"{os.path.basename(os.path.normpath(name))}-DPO"
+
+
+def check_model_options(model: Any, args: Any) -> None:
+    """Refuse loading options for a model that is loaded already.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    if not isinstance(model, str) and args.model_init_kwargs is not None:
+        raise ConfigError(
+            f"`model_init_kwargs={args.model_init_kwargs!r}` would have no effect: the model is loaded already. Leave "
+            "it out, or pass the model's name."
+        )
+
+
+def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
+    """What is known of the policy without its weights; its tokenizer is loaded if none was given.
+
+    Raises:
+        ConfigError: The model cannot be found, or there is no tokenizer.
+    """
+    options = {"trust_remote_code": args.trust_remote_code}
+    path = model if isinstance(model, str) else _trl.model_id(model.config)
+    if isinstance(model, str):
+        options["revision"] = (args.model_init_kwargs or {}).get("revision")
+        check_files(model)
+        try:
+            config = AutoConfig.from_pretrained(model, **{k: v for k, v in options.items() if v is not None})
+        except Exception as error:  # a dozen kinds, by what is missing or damaged
+            raise ConfigError(
+                f"`model` must be a directory with a model, or a hub id that can be read (got {model!r}): {error}"
+            ) from error
+    else:
+        config = model.config
+    if processing_class is None:
+        if not path:
+            raise ConfigError(
+                "`processing_class` must be given for a model that was built in memory, which no tokenizer is saved "
+                "with. Pass its tokenizer."
+            )
+        try:
+            processing_class = AutoProcessor.from_pretrained(path, **options)
+        except Exception as error:  # a dozen kinds, by what is missing or damaged
+            raise ConfigError(
+                f"`processing_class` must be given: no tokenizer can be loaded from {path!r}: {error}"
+            ) from error
+    return Policy(path, config, processing_class)
+
+
+def base_of_adapter(model: Any) -> str | None:
+    """The base model that a folder with an adapter alone names; None for anything else.
+
+    Raises:
+        ConfigError: The adapter names none, or cannot be read.
+    """
+    if not isinstance(model, str) or not os.path.isfile(os.path.join(model, "adapter_config.json")):
+        return None
+    if os.path.exists(os.path.join(model, "config.json")):
+        return None
+    from peft import PeftConfig
+
+    try:
+        base: str | None = PeftConfig.from_pretrained(model).base_model_name_or_path
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"`model` holds an adapter whose configuration cannot be read ({model!r}): {error}"
+        ) from error
+    if not base:
+        raise ConfigError(
+            f"`model` holds an adapter alone, and its configuration names no base model ({model!r}). Pass "
+            f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`."
+        )
+    return base
+
+
+def load_adapter(model: str, args: Any, peft_config: Any, quantization: Any) -> Any:
+    """The adapter of a folder on its base model, to be trained further; `args.model_init_kwargs` are used up by it.
+
+    Raises:
+        ConfigError: Another adapter was asked for, or the weights do not load.
+    """
+    if peft_config is not None:
+        raise ConfigError(
+            f"`peft_config` would put a new adapter on {model!r}, which is an adapter itself. Leave it out to train "
+            "that one further, or merge it into its base model first."
+        )
+    from peft import AutoPeftModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, **(args.model_init_kwargs or {})}  # TRL's default
+    options.setdefault("trust_remote_code", args.trust_remote_code)
+    args.model_init_kwargs = None
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    with loading_errors(model):
+        return AutoPeftModelForCausalLM.from_pretrained(model, is_trainable=True, **options)
+
+
+@contextmanager
+def loading_errors(model: object) -> Iterator[None]:
+    """Turns what is found wrong while weights are loaded into errors of ours, with what was found.
+
+    Raises:
+        CheckpointError: The weights do not fit the model's configuration.
+        ConfigError: Anything else that an option or a file has caused.
+    """
+    name = repr(model)[:200] if isinstance(model, str) else type(model).__name__
+    try:
+        yield
+    except PrefalignError:
+        raise
+    except (ValueError, ImportError, OSError, SafetensorError) as error:
+        raise ConfigError(f"The trainer of {name} cannot be made: {error}") from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise CheckpointError(
+            f"The weights of {name} do not fit the shapes that its config.json says. {error}"
+        ) from error
+
+
+def second_model(
+    model: Any, given: Any, reference: Reference, policy: Policy, args: Any, peft_config: Any
+) -> nn.Module | None:
+    """What TRL is given as `ref_model`; None where it loads the model itself, or needs none.
+
+    TRL makes the reference of a model that was passed as an object by loading its name again, which is another model if
+    the object was changed since: here it is copied.
+    """
+    if given is not None:
+        return given  # type: ignore[no-any-return]
+    if not reference.needs_model:
+        return _trl.NoModel()
+    source = reference.source(policy)
+    if source is not None:
+        return _trl.load_beside(source, None if isinstance(model, str) else model, args, policy.config)
+    adapters = peft_config is not None or hasattr(model, "peft_config")
+    if isinstance(model, str) or adapters or args.precompute_ref_log_probs or _trl.is_sharded_at_load(args):
+        return None
+    twin = copy.deepcopy(model)
+    twin.__dict__.pop("forward", None)  # the fused head of an earlier trainer
+    return twin.requires_grad_(False).eval()  # type: ignore[no-any-return]
