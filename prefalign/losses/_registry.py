@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from .._errors import LossError
 
-if TYPE_CHECKING:
-    from ._loss import Loss
-
-Made = TypeVar("Made", bound=Callable[..., "Loss"])
+# A class of losses, or a function that returns one; `_loss` stands on this table, which thus cannot name its type.
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 # Name -> what makes the loss. Classes enter through `register_loss`; a dotted string is imported when it is first used,
 # so that parts above this one can offer losses without being imported by it.
-_TABLE: dict[str, Callable[..., Loss] | str] = {
+_TABLE: dict[str, Callable[..., Any] | str] = {
     "logic": "prefalign.compiler:logic",
 }
 # Class -> its name; functions that make losses have none of their own.
 _NAMES: dict[object, str] = {}
 # TRL's `loss_type` -> what makes the same loss. In expressions these names serve too, unless a loss of ours bears them
 # (`robust` wraps any loss; TRL's `robust` is `rdpo`).
-_TRL: dict[str, Callable[..., Loss]] = {}
+_TRL: dict[str, Callable[..., Any]] = {}
 
 
 def register_loss(name: str, *aliases: str, trl: str | None = None) -> Callable[[Made], Made]:
@@ -78,16 +76,16 @@ def trl_names() -> tuple[str, ...]:
     return tuple(sorted(_TRL))
 
 
-def find_loss(name: str) -> Callable[..., Loss]:
+def find_loss(name: str) -> Callable[..., Any]:
     """What makes the loss of that name in an expression; KeyError if there is none."""
     entry = _TABLE[name] if name in _TABLE else _TRL[name]
     if isinstance(entry, str):
         module, _, attribute = entry.partition(":")
-        return cast("Callable[..., Loss]", getattr(importlib.import_module(module), attribute))
+        return cast("Callable[..., Any]", getattr(importlib.import_module(module), attribute))
     return entry
 
 
-def find_trl(loss_type: str) -> Callable[..., Loss]:
+def find_trl(loss_type: str) -> Callable[..., Any]:
     """What makes the loss that TRL calls `loss_type`; KeyError if there is none."""
     return _TRL[loss_type]
 

@@ -78,9 +78,10 @@ def _make(loss_type: str, options: dict[str, float], used: set[str]) -> Loss:
     if loss_type == "sft":
         values["reduction"] = "token_mean"
     try:
-        return make(**values)
+        made: Loss = make(**values)
     except LossError as error:
         raise LossError(f"`loss_type` {loss_type!r}: {error}") from error
+    return made
 
 
 def _no_effect(option: str, value: float, types: list[str], beta: float) -> str:

@@ -18,7 +18,7 @@ from .checkpoints._whole import LAST_FILE, finish
 from .setup._estimate import estimate_training
 
 if TYPE_CHECKING:
-    from ._trainer import PrefTrainer
+    from ._host import Host
 
 REFERENCE_STATE = "prefalign_reference"
 WATCH_STATE = LAST_FILE.removesuffix(".json")  # saved last: with it a checkpoint is whole
@@ -32,7 +32,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         trainer: The trainer that it belongs to.
     """
 
-    def __init__(self, trainer: PrefTrainer) -> None:
+    def __init__(self, trainer: Host) -> None:
         self.trainer = trainer
         self.resume_from: str | None = None
 

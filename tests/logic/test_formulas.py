@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefalign._errors import ParseError, SpecError
 from prefalign.logic import parse_formula
 from prefalign.logic.formulas._formula import FALSE, TRUE, And, Atom, Constant, Iff, Implies, Not, Or, Xor
-from prefalign.logic.formulas._sympy import boolean, from_boolean
+from prefalign.logic.formulas._sympy import from_boolean
 
 W, L = Atom("w"), Atom("l")
 
@@ -204,7 +204,7 @@ def test_the_mask_agrees_with_evaluation_row_by_row(formula):
 
 @given(formulas)
 def test_to_sympy_and_back_keeps_the_meaning(formula):
-    assert from_boolean(boolean(formula)).is_equivalent(formula)
+    assert from_boolean(formula.to_sympy()).is_equivalent(formula)
 
 
 def _value(formula, truth):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._errors import SpecError
 from ..polynomials._counts import show
 from ..structures._structure import PreferenceStructure
 from ._layout import Slot, rows_of
-
-if TYPE_CHECKING:
-    from ._lattice import Lattice
 
 _ENDINGS = (".svg", ".png", ".pdf")
 # "both" is the mixture of "top" and "bottom", and blue and red stay apart for colour-blind eyes.
@@ -25,8 +23,25 @@ _HEIGHT, _GAP_X, _GAP_Y, _SQUARE, _PASSAGE = 1.42, 0.26, 0.95, 0.19, 0.3
 _MAX_NODES = 400
 
 
+@dataclass(frozen=True)
+class Hasse:
+    """An order as it is drawn.
+
+    Attributes:
+        nodes: The structures by their names.
+        edges: Pairs (lower, higher) of neighbours.
+        ranks: How far up each name stands.
+        atoms: The atoms of all structures.
+    """
+
+    nodes: Mapping[str, PreferenceStructure]
+    edges: Sequence[tuple[str, str]]
+    ranks: Mapping[str, int]
+    atoms: tuple[str, ...]
+
+
 def draw_lattice(
-    lattice: Lattice, path: Path, title: str, values: Mapping[str, float] | None = None, shown: str = "{:+.2f}"
+    lattice: Hasse, path: Path, title: str, values: Mapping[str, float] | None = None, shown: str = "{:+.2f}"
 ) -> Path:
     """Draw a lattice into a file; see `Lattice.draw`."""
     values = values or {}
@@ -37,8 +52,8 @@ def draw_lattice(
         raise SpecError(f"`path` must end in .svg, .png or .pdf (got {path.name!r}).")
     if not path.parent.is_dir():
         raise SpecError(f"`path` must lie in a folder that exists (got {str(path)!r}).")
-    if len(lattice) > _MAX_NODES:
-        raise SpecError(f"at most {_MAX_NODES} structures can be drawn (got {len(lattice)}).")
+    if len(lattice.nodes) > _MAX_NODES:
+        raise SpecError(f"at most {_MAX_NODES} structures can be drawn (got {len(lattice.nodes)}).")
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -55,7 +70,7 @@ def draw_lattice(
 class _Picture:
     """One drawing; a unit of its axes is an inch."""
 
-    def __init__(self, lattice: Lattice, title: str, values: Mapping[str, float], shown: str) -> None:
+    def __init__(self, lattice: Hasse, title: str, values: Mapping[str, float], shown: str) -> None:
         from matplotlib.figure import Figure
 
         self.fills = tints(values)

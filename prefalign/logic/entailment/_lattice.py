@@ -141,9 +141,10 @@ class Lattice:
         Raises:
             SpecError: The ending or the folder is wrong, a value is for no node, or matplotlib is not installed.
         """
-        from ._draw import draw_lattice
+        from ._draw import Hasse, draw_lattice
 
-        return draw_lattice(self, Path(path), title, values or {}, shown)
+        picture = Hasse(self.nodes, self.edges, self.ranks, self.atoms)
+        return draw_lattice(picture, Path(path), title, values or {}, shown)
 
     def __len__(self) -> int:
         return len(self.nodes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..._errors import SpecError
 from ..tables._atoms import atom_key, canonical
 from ..tables._masks import atom_mask, full_mask
+from ._table import check_atoms, html_table, text_table
 
 if TYPE_CHECKING:
     import sympy
@@ -75,24 +76,32 @@ class Formula:
 
     def table(self, atoms: Sequence[str] | None = None) -> str:
         """The truth table as text, one line per row."""
-        from ._table import formula_table
-
-        return str(formula_table(self, atoms))
+        return text_table(*self._cells(atoms))
 
     def to_sympy(self) -> sympy.Basic:
         """The formula as a SymPy Boolean (which SymPy may simplify on the way)."""
-        from ._sympy import boolean
+        import sympy
 
-        return boolean(self)
+        if isinstance(self, Atom):
+            return sympy.Symbol(self.name)
+        if isinstance(self, Constant):
+            return sympy.true if self.value else sympy.false
+        kinds = {And: "And", Or: "Or", Xor: "Xor", Not: "Not", Implies: "Implies", Iff: "Equivalent"}
+        return getattr(sympy, kinds[type(self)])(*(part.to_sympy() for part in self.below))
 
     def _repr_latex_(self) -> str:
         return f"${self.latex}$"
 
     def table_html(self, atoms: Sequence[str] | None = None) -> str:
         """The truth table as an HTML table."""
-        from ._table import formula_html
+        return html_table(*self._cells(atoms))
 
-        return str(formula_html(self, atoms))
+    def _cells(self, atoms: Sequence[str] | None) -> tuple[list[str], list[str]]:
+        order = self.atoms if atoms is None else canonical(atoms)
+        check_atoms(order)
+        mask = self.mask(order)
+        last = ["T" if mask >> row & 1 else "F" for row in range(1 << len(order))]
+        return [*(str(Atom(atom)) for atom in order), str(self)], last
 
     def __str__(self) -> str:
         return self.unicode

@@ -1,4 +1,4 @@
-"""Formulas as SymPy Booleans, and back."""
+"""SymPy Booleans as formulas; `Formula.to_sympy` goes the other way."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ import sympy
 from sympy.logic import boolalg
 
 from ..._errors import SpecError
-from ._formula import FALSE, TRUE, And, Atom, Constant, Formula, Iff, Implies, Not, Or, Xor
-
-_FORWARD = {And: sympy.And, Or: sympy.Or, Xor: sympy.Xor, Not: sympy.Not, Implies: sympy.Implies, Iff: sympy.Equivalent}
-
-
-def boolean(formula: Formula) -> sympy.Basic:
-    """The formula as a SymPy Boolean, M(w) as the symbol w; SymPy may simplify on the way."""
-    if isinstance(formula, Atom):
-        return sympy.Symbol(formula.name)
-    if isinstance(formula, Constant):
-        return sympy.true if formula.value else sympy.false
-    return _FORWARD[type(formula)](*(boolean(part) for part in formula.below))
+from ._formula import FALSE, TRUE, And, Atom, Formula, Iff, Implies, Not, Or, Xor
 
 
 def from_boolean(expression: sympy.Basic) -> Formula:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 from ..._errors import SpecError
-from ..formulas._formula import FALSE, TRUE, Formula
+from ..formulas._formula import FALSE, TRUE, Atom, Formula
 from ..formulas._grammar import parse_formula
+from ..formulas._table import MAX_SHOWN, check_atoms, html_table, text_table
 from ..tables._atoms import canonical, pair_atoms
 from ..tables._masks import atom_mask, drop, full_mask, lift, rename, support
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import sympy
 
 _SIGNS = {"v": (1, 0), "x": (0, 1), "b": (1, 1), "o": (0, 0), "✓": (1, 0), "✗": (0, 1)}
+_SIDES = {"v": "✓", "x": "✗", "b": "both", "o": "–"}
 _DEFAULT_ATOMS = {2: ("w",), 4: ("w", "l"), 16: ("w", "l", "rw", "rl")}
 _SWAP = {"w": "l", "l": "w", "rw": "rl", "rl": "rw"}
 
@@ -310,14 +313,15 @@ class PreferenceStructure:
             F     T     ✗
             F     F     –
         """
-        from ..formulas._table import structure_table
-
-        return str(structure_table(self))
+        return text_table(*self._cells())
 
     def _repr_html_(self) -> str:
-        from ..formulas._table import structure_page
+        parts = [f"<p>{name} = {escape(str(getattr(self, name)))}</p>" for name in ("P", "P_C", "P_A")]
+        return "\n".join([*parts, *([html_table(*self._cells())] if len(self.atoms) <= MAX_SHOWN else [])])
 
-        return str(structure_page(self))
+    def _cells(self) -> tuple[list[str], list[str]]:
+        check_atoms(self.atoms)
+        return [*(str(Atom(atom)) for atom in self.atoms), "side"], [_SIDES[letter] for letter in self.rows]
 
     def _repr_latex_(self) -> str:
         return rf"$P = {self.P.latex},\quad P_C = {self.P_C.latex},\quad P_A = {self.P_A.latex}$"

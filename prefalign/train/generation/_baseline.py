@@ -30,7 +30,7 @@ from ._baseline_plan import BaselinePlan
 from ._sampling import Generator, Request, Sampling, checked, seed_of
 
 if TYPE_CHECKING:
-    from .._trainer import PrefTrainer
+    from .._host import Host
 
 _FORMAT = 1
 _AT_ONCE = 32  # prompts of one call, where `generation_batch_size` does not say
@@ -46,7 +46,7 @@ class Baseline:
         generator: Samples the reference.
     """
 
-    def __init__(self, trainer: PrefTrainer, plan: BaselinePlan, generator: Generator) -> None:
+    def __init__(self, trainer: Host, plan: BaselinePlan, generator: Generator) -> None:
         self.trainer, self.plan, self.generator = trainer, plan, generator
         self._rows: list[tuple[list[int], list[int]]] | None = None
         self._samples: dict[int, tuple[list[int], list[int]]] | None = None

@@ -25,7 +25,7 @@ from .._rows import PAIR_INDEX, SPLIT
 from ._sampling import Generator, Request, Sampling, check_some, read_completions, seed_of
 
 if TYPE_CHECKING:
-    from .._trainer import PrefTrainer
+    from .._host import Host
 
 logger = logging.getLogger(__name__)
 SAMPLES_FILE = "prefalign_generated.jsonl"
@@ -68,7 +68,7 @@ class SelfPlay:
         splits: Numbers of the data sets that hold winners alone (`pair_index` carries them); 0 are the training data.
     """
 
-    def __init__(self, trainer: PrefTrainer, generator: Generator, sampling: Sampling, splits: frozenset[int]) -> None:
+    def __init__(self, trainer: Host, generator: Generator, sampling: Sampling, splits: frozenset[int]) -> None:
         self.trainer, self.generator, self.sampling, self.splits = trainer, generator, sampling, splits
         self._source: object = None
         self._queue: deque[_Planned] = deque()

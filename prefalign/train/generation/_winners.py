@@ -17,7 +17,7 @@ from ..config._generation import given_options
 from ._sampling import Generator, Sampling, read_sampling
 
 if TYPE_CHECKING:
-    from .._trainer import PrefTrainer
+    from .._host import Host
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
     return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
 
 
-def evaluated(trainer: PrefTrainer, dataset: Any) -> Any:
+def evaluated(trainer: Host, dataset: Any) -> Any:
     """What `evaluate` is given: rows of winners alone become pairs, whose losers are generated; all else stays.
 
     Args:

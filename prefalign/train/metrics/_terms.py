@@ -13,7 +13,7 @@ from .. import _trl
 from .._host import Gather
 
 if TYPE_CHECKING:
-    from .._trainer import PrefTrainer
+    from .._host import Host
 
 
 def term_names(loss: Loss) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def term_metrics(loss: Loss, values: Sequence[Tensor], gather: Gather) -> dict[s
     return {f"loss/{name}": mean for name, mean in zip(term_names(loss), means, strict=True)}
 
 
-def weights_now(trainer: PrefTrainer) -> list[float]:
+def weights_now(trainer: Host) -> list[float]:
     """The weights of the loss's terms at the trainer's step; what follows a schedule is logged as `eta`."""
     loss = trainer.objective.loss
     done = share_done(trainer.state.global_step, trainer.state.max_steps)
