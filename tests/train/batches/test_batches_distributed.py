@@ -7,9 +7,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from tests.train.batches.test_batches import NOT_COMPARED
 from tests.train.distributed_batches import CASES, train
 from tests.train.runs import history, weights
-from tests.train.test_batches import NOT_COMPARED
 from tests.train.test_distributed import ROOT, launch
 
 

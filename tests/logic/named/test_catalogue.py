@@ -19,8 +19,7 @@ from prefalign.logic import (
     equivalent,
     parse_formula,
 )
-
-from .table import LOSSES
+from tests.logic.table import LOSSES
 
 RHO, BETA = sympy.symbols("rho beta")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny import save_tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow

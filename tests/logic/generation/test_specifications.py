@@ -9,8 +9,7 @@ import pytest
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Spec, count, entails, generate, parse_formula, parse_spec, sample
-
-from . import brute
+from tests.logic import brute
 
 W = ("w", "l")
 ALL = list(brute.columns(W))

@@ -12,8 +12,7 @@ from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, best_of, dominates, entails
 from prefalign.logic.polynomials._cube import count_polynomial, multiply, value
 from prefalign.logic.polynomials._signs import negative_point
-
-from . import brute
+from tests.logic import brute
 
 W = ("w", "l")
 PROPER = [rows for rows in brute.columns(W) if brute.satisfiable(rows)]

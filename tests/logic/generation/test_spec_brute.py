@@ -18,8 +18,7 @@ import pytest
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Spec, count, generate, parse_spec
 from prefalign.logic.generation.specs._files import spec_from_mapping
-
-from . import brute
+from tests.logic import brute
 
 W = ("w", "l")
 ALL = list(brute.columns(W))

@@ -23,7 +23,7 @@ from prefalign.train.generation import _sampling
 from tests.tiny import tiny_pairs
 from tests.train.runs import ours
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 DATA = DOCS.parent / "examples" / "data"
 PAGE = (DOCS / "seppo.md").read_text("utf-8")
 

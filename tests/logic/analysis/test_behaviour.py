@@ -11,8 +11,7 @@ import pytest
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, behaviour, best_of, catalogue, count, explain, known_losses, rank
-
-from . import brute
+from tests.logic import brute
 
 W = ("w", "l")
 PROPER = [rows for rows in brute.columns(W) if brute.satisfiable(rows)]

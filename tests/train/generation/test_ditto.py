@@ -10,7 +10,7 @@ from prefalign._errors import CheckpointError
 from prefalign.references import Ditto, parse_reference
 from prefalign.references.past._snapshots import Snapshots
 from prefalign.train import TransformersGenerator
-from tests.references.test_past import host, steps
+from tests.references.past.test_past import host, steps
 from tests.tiny import tiny_tokenizer
 from tests.train.runs import history, lora, weights
 from tests.train.self_play import fingerprint, run, winners

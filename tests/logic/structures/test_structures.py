@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Rule, parse_formula
 from prefalign.logic.polynomials._counts import row_weights
-
-from .table import LOSSES
+from tests.logic.table import LOSSES
 
 w, l, rw, rl = sympy.symbols("w l rw rl")
 COLUMNS = ["".join(letters) for letters in itertools.product("vxbo", repeat=4)]
