@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from prefalign.demo import gold_rewards, load, model_path, sample
+from prefalign.demo import model_path
+from prefalign.diagnose import gold_rewards, load_model, sample
 
 OUT = Path(__file__).parent / "data"
 PROGRESS = Path("runs/make_pairs/samples.jsonl")
@@ -62,7 +63,7 @@ def sampled(asked: list[str]) -> list[list[str]]:
     PROGRESS.parent.mkdir(parents=True, exist_ok=True)
     PROGRESS.write_text("".join(done), "utf-8")
     chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
-    model, tokenizer = load(model_path(None, Path("runs/models")))
+    model, tokenizer = load_model(model_path(None, Path("runs/models")))
     for number in tqdm(range(len(done), len(chunks)), initial=len(done), total=len(chunks), unit="chunk"):
         repeated = [prompt for prompt in chunks[number] for _ in range(SAMPLES)]
         done.append(json.dumps(sample(model, tokenizer, repeated, SEED + number, batch=len(repeated))) + "\n")

@@ -15,8 +15,8 @@ from peft import LoraConfig
 
 from prefalign import PrefConfig, PrefTrainer
 from prefalign.data import load_pairs
-from prefalign.demo import gold_rewards, load, model_path, sample
-from prefalign.diagnose import interval, paired_interval
+from prefalign.demo import model_path
+from prefalign.diagnose import gold_rewards, interval, paired_interval, sample
 from prefalign.references import HeldOut, soup
 
 parser = argparse.ArgumentParser()
@@ -52,7 +52,7 @@ def sft(name: str, half: int) -> str:
 
 def measure(start: str, reference: str, seed: int) -> dict[str, object]:
     """Train one arm with one seed; the change of the chosen log-probability and the rewards of samples, held out."""
-    policy, tokenizer = load(start)
+    policy, tokenizer = load_model(start)
     before = (scored := HeldOut(heldout, tokenizer)).nll(policy)
     # Adapters in the upper third of the layers: nothing need be propagated back through the others.
     upper = list(range(policy.config.num_hidden_layers * 2 // 3, policy.config.num_hidden_layers))

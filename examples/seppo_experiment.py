@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Traine
 
 from prefalign import PrefConfig, PrefTrainer
 from prefalign.data import load_pairs
-from prefalign.demo import gold_rewards, model_path, sample
+from prefalign.demo import model_path
+from prefalign.diagnose import gold_rewards, sample
 from prefalign.references import HeldOut, write_json
 
 PAIRS = [("none", "random"), ("sign", "random"), ("indicator", "random"), ("sign", "initial"), ("sign", "latest")]

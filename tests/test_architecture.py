@@ -1,4 +1,4 @@
-"""The arrow of the design: which part may import which, read off the imports themselves."""
+"""The shape of the package, read off the imports: the arrow between parts, no cycles, no way into another's rooms."""
 
 from __future__ import annotations
 
@@ -6,51 +6,170 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "prefalign"
-ROOTS = {"_errors", "_scan", "_yaml"}
+ROOTS = {"_errors", "_scan", "_yaml", "_files", "_expressions"}
 MAY_IMPORT = {
     "logic": set(),
     "losses": set(),
     "compiler": {"logic", "losses"},
     "references": {"losses"},
     "data": set(),
-    "train": {"references", "losses", "data"},
     "diagnose": {"losses", "references", "data"},
+    "train": {"references", "losses", "data", "diagnose"},
+    "sweep": {"train", "compiler", "logic", "losses", "references", "data", "diagnose"},
+    "demo": {"train", "compiler", "logic", "losses", "references", "data", "diagnose"},
 }
 NO_TORCH = {"logic"}
+# How many imports deep the rooms of a part may stand on one another, and how many modules a folder may hold.
+DEPTH = {"logic": 8}
+DEFAULT_DEPTH = 6
+MODULES_PER_FOLDER = 16
+# Modules named in text and imported late, and why.
+LATE = {
+    "__init__.py": "the front door loads nothing heavy",
+    "logic/__init__.py": "what a first look at a loss does not need",
+    "cli/_main.py": "only the command that runs",
+    "compiler/_load.py": "a user's own file",
+    "losses/_registry.py": "`logic(...)` in a loss expression, which stands above the losses",
+    "references/_parse.py": "the references' own names",
+}
 
 
-def _imports(file: Path) -> set[str]:
-    """The top parts of prefalign that `file` imports when it is loaded or called; TYPE_CHECKING blocks count too."""
-    here = ("prefalign", *file.relative_to(PACKAGE).parts[:-1])
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        names = []
-        if isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level + 1] if node.level else ()
-            module = (*base, *(node.module.split(".") if node.module else ()))
-            names = [module] if len(module) > 1 else [(*module, alias.name) for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [tuple(alias.name.split(".")) for alias in node.names]
-        found |= {name[1] if name[0] == "prefalign" and len(name) > 1 else f"<{name[0]}>" for name in names}
+def _modules() -> dict[str, Path]:
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
+
+
+MODULES = _modules()
+FACES = {name for name, file in MODULES.items() if file.name == "__init__.py"}
+
+
+def _imports(name: str) -> set[tuple[str, str | None]]:
+    """(module, name or None) for every import, when it is loaded or called; TYPE_CHECKING blocks count too."""
+    file = MODULES[name]
+    here = name.split(".") if name in FACES else name.split(".")[:-1]
+    found: set[tuple[str, str | None]] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            above = here[: len(here) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found.add((whole, None) if whole in MODULES else (base, alias.name))
+        elif isinstance(node, ast.Import):
+            found |= {(alias.name, None) for alias in node.names}
+    return found
+
+
+IMPORTS = {name: _imports(name) for name in MODULES}
+# face -> {exported name: (module, its name there)}
+EXPORTS = {
+    face: {what: base for base, what in IMPORTS[face] if what is not None and base.startswith("prefalign.")}
+    for face in FACES
+}
+
+
+def _home(module: str, what: str | None) -> str:
+    """The module that a name imported through faces is defined in."""
+    while module in FACES and what in EXPORTS[module]:
+        module = EXPORTS[module][what]
+    return module
+
+
+GRAPH = {
+    name: {home for module, what in IMPORTS[name] if (home := _home(module, what)) in MODULES and home != name}
+    for name in MODULES
+    if name not in FACES
+}
+
+
+def _part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _children(folder: str) -> dict[str, set[str]]:
+    """What stands in a folder (a file, or a folder with all that is in it), and what each imports of its siblings."""
+    place = folder.count(".") + 1
+    graph: dict[str, set[str]] = {}
+    for name, targets in GRAPH.items():
+        if not name.startswith(f"{folder}."):
+            continue
+        child = name.split(".")[place]
+        inside = {target.split(".")[place] for target in targets if target.startswith(f"{folder}.")}
+        graph.setdefault(child, set()).update(inside - {child})
+    return graph
+
+
+def _depth(graph: dict[str, set[str]]) -> int:
+    floors: dict[str, int] = {}
+    for child in TopologicalSorter(graph).static_order():
+        floors[child] = 1 + max((floors[below] for below in graph.get(child, ())), default=0)
+    return max(floors.values(), default=0)
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_a_part_imports_only_what_the_arrow_allows(part):
-    for file in (PACKAGE / part).rglob("*.py"):
-        ours = {name for name in _imports(file) if not name.startswith("<")}
-        assert ours <= MAY_IMPORT[part] | ROOTS | {part}, file
+    for name in MODULES:
+        if _part(name) == part:
+            ours = {_part(module) for module, _ in IMPORTS[name] if module.startswith("prefalign.")}
+            assert ours <= MAY_IMPORT[part] | ROOTS | {part}, name
+
+
+def test_every_part_has_its_place_in_the_arrow():
+    parts = {_part(name) for name in MODULES if _part(name) and name.count(".") > 1}
+    assert parts == {*MAY_IMPORT, "cli"}
+
+
+def test_no_module_imports_itself_by_a_detour():
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("folder", sorted(FACES - {"prefalign"}))
+def test_a_folder_is_small_and_its_rooms_stand_on_one_another_without_a_cycle(folder):
+    graph = _children(folder)
+    limit = DEPTH.get(_part(folder), DEFAULT_DEPTH)
+    assert _depth(graph) <= limit
+    if _part(folder) != "cli":  # one file per command
+        assert len([name for name in graph if name.startswith("_")]) <= MODULES_PER_FOLDER
+
+
+def test_nobody_enters_another_part_but_through_its_face():
+    for name in MODULES:
+        for module, what in IMPORTS[name]:
+            if not module.startswith("prefalign.") or _part(module) in {_part(name), *ROOTS}:
+                continue
+            assert module.count(".") == 1, f"{name} imports {module}"
+            assert not (what or "").startswith("_"), f"{name} imports {module}.{what}"
+
+
+def test_no_import_is_hidden_in_importlib():
+    for file in PACKAGE.rglob("*.py"):
+        if file.relative_to(PACKAGE).as_posix() in LATE:
+            continue
+        called = {ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text("utf-8"))) if _is_call(node)}
+        assert not called & {"importlib.import_module", "import_module", "__import__"}, file
+
+
+def _is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call)
 
 
 @pytest.mark.parametrize("part", sorted(NO_TORCH))
 def test_the_logic_never_imports_torch(part):
-    for file in (PACKAGE / part).rglob("*.py"):
-        assert not _imports(file) & {"<torch>", "<trl>", "<transformers>"}, file
+    for name in MODULES:
+        if _part(name) == part:
+            assert not {module.split(".")[0] for module, _ in IMPORTS[name]} & {"torch", "trl", "transformers"}, name
 
 
 @pytest.mark.parametrize("module", ["prefalign", "prefalign.logic", "prefalign.cli"])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback
 
 from prefalign.data import flip_labels
-from prefalign.demo import gold_rewards, sample
+from prefalign.diagnose import gold_rewards, sample
 from prefalign.references import Initial, write_json
 from prefalign.train import PrefConfig, PrefTrainer
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prefalign.data import load_pairs
-from prefalign.demo import gold_rewards, load, model_path, sample
-from prefalign.diagnose import interval, paired_interval
+from prefalign.demo import model_path
+from prefalign.diagnose import gold_rewards, interval, load_model, paired_interval, sample
 from prefalign.losses import DPO, PairLogps
 from prefalign.references import soup, write_json
 
@@ -55,7 +55,7 @@ class Model:
     """A checkpoint cut in two: the upper layers, which are trained, and those below."""
 
     def __init__(self, path: str, trained: int) -> None:
-        self.whole, self.tokenizer = load(path)
+        self.whole, self.tokenizer = load_model(path)
         self.all_layers = self.whole.model.layers
         self.lower, self.upper = self.all_layers[:-trained], self.all_layers[-trained:]
         self.whole.requires_grad_(False)

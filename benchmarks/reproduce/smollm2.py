@@ -25,7 +25,8 @@ from _smollm2_run import Bench, Setting, freeze_below, keep, kept
 from tqdm import tqdm
 
 from prefalign.data import load_pairs
-from prefalign.demo import load, model_path
+from prefalign.demo import model_path
+from prefalign.diagnose import load_model
 from prefalign.losses import parse_loss
 
 FLIP_RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -89,7 +90,7 @@ def chosen_arms(args: argparse.Namespace) -> list[Arm]:
 def open_bench(args: argparse.Namespace) -> Bench:
     """Load the model and the pairs."""
     transformers.logging.set_verbosity_error()
-    model, tokenizer = load(model_path(args.model, Path("runs/models")))
+    model, tokenizer = load_model(model_path(args.model, Path("runs/models")))
     lower = freeze_below(model, args.train_layers)
     data = ROOT / "examples/data"
     return Bench(

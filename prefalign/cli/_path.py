@@ -53,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _vader(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-    from ..diagnose._gold import gold_rewards
+    from ..diagnose import gold_rewards
 
     return gold_rewards(completions)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..diagnose import interval, write_report, write_samples
-from ..diagnose._gold import gold_rewards, load, sample
+from ..diagnose import gold_rewards, interval, load_model, sample, write_report, write_samples
 from ..losses import parse_loss
 from ..references import write_json
 from . import _words
@@ -66,7 +65,7 @@ def _measure_and_train(
         print(f"\nThis demo has been run: its result is shown again (--fresh runs it anew). {out}", file=sys.stderr)
         before, after, record = (json.loads(file.read_text("utf-8")) for file in files)
         return Measurement(**before), Measurement(**after), record
-    model, tokenizer = load(path)
+    model, tokenizer = load_model(path)
     before = _measure(model, tokenizer, heldout, settings, files[0], "before")
     trainer = make_trainer(model, tokenizer, loss, noisy, settings, out)
     started, cpu = time.perf_counter(), time.process_time()

@@ -7,6 +7,10 @@ from ._features import pair_features as pair_features
 from ._flip_rate import FlipRate as FlipRate
 from ._flip_rate import flip_rate as flip_rate
 from ._flip_rate import from_margins as from_margins
+from ._gold import SAMPLING as SAMPLING
+from ._gold import gold_rewards as gold_rewards
+from ._gold import load_model as load_model
+from ._gold import sample as sample
 from ._interval import Interval as Interval
 from ._interval import interval as interval
 from ._interval import paired_interval as paired_interval

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
-def load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in float32, on the accelerator if there is one, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Literal, NoReturn
 
 from .._errors import ParseError, PrefalignError, did_you_mean
+from .._expressions import Argument, Call, Constant, Node, Number, Text, Weighted, plain_value, read_expression
 from ._loss import Loss, parts_of, simplest
-from ._reader import Argument, Call, Constant, Node, Number, Text, Weighted, plain_value, read_expression
 from ._registry import find_loss, loss_names
 
 _WHAT = "loss expression"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .._errors import LossError, ParseError, did_you_mean
-from ._reader import Call, Number, read_expression
+from .._expressions import Call, Number, read_expression
 
 Shape = Callable[[float, float, float], float]
 

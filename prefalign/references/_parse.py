@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, cast
 
 from .._errors import ParseError, PrefalignError, did_you_mean
-from ..losses._reader import Argument, Call, Node, Text, plain_value, read_expression
+from .._expressions import Argument, Call, Node, Text, plain_value, read_expression
 from ._base import Reference
 
 # Name in expressions -> where what makes the reference is found; imported when it is first used.

@@ -66,7 +66,7 @@ def _train(config: Path, checkpoint: str | None, until: int) -> bool:
 def _gold(folder: Path, samples: int) -> list[float]:
     """VADER's scores of `samples` continuations of each held-out prompt: of the first prompt, then the second, …"""
     from ..data import load_pairs
-    from ..demo import gold_rewards, sample
+    from ..diagnose import gold_rewards, sample
 
     config = read_mapping(folder / CONFIG_FILE, "--config", "The config file")
     pairs = load_pairs(config["eval_dataset_name"], split=config.get("dataset_test_split", "test"))
@@ -77,14 +77,14 @@ def _gold(folder: Path, samples: int) -> list[float]:
 
 def _trained(run: Path) -> tuple[Any, Any]:
     """The trained model, an adapter folded into its base model's weights, and its tokenizer."""
-    from ..demo import load
+    from ..diagnose import load_model
 
     if not (run / "adapter_config.json").is_file():
-        return load(str(run))
+        return load_model(str(run))
     from peft import PeftConfig, PeftModel
     from transformers import AutoTokenizer
 
-    base, _ = load(str(PeftConfig.from_pretrained(run).base_model_name_or_path))
+    base, _ = load_model(str(PeftConfig.from_pretrained(run).base_model_name_or_path))
     merged: Any = PeftModel.from_pretrained(base, run)
     return merged.merge_and_unload().eval(), AutoTokenizer.from_pretrained(run)
 

@@ -11,10 +11,10 @@ import torch
 
 from prefalign import PrefalignError
 from prefalign.cli import main
-from prefalign.demo import Settings, _run, gold_rewards, model_path, run_demo
+from prefalign.demo import Settings, _run, model_path, run_demo
 from prefalign.demo._evaluate import summed_logps
 from prefalign.demo._model import HUB_ID
-from prefalign.diagnose import read_samples
+from prefalign.diagnose import gold_rewards, read_samples
 from prefalign.diagnose._gold import whole_sentences
 from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
 

@@ -10,6 +10,17 @@ from hypothesis import strategies as st
 
 from prefalign import PrefalignError
 from prefalign._errors import LossError, ParseError
+from prefalign._expressions import (
+    Argument,
+    Call,
+    Constant,
+    Items,
+    Number,
+    Text,
+    Weighted,
+    plain_value,
+    read_expression,
+)
 from prefalign.losses import (
     AOT,
     BCO,
@@ -33,17 +44,6 @@ from prefalign.losses import (
     SLiC,
     Smoothed,
     parse_loss,
-)
-from prefalign.losses._reader import (
-    Argument,
-    Call,
-    Constant,
-    Items,
-    Number,
-    Text,
-    Weighted,
-    plain_value,
-    read_expression,
 )
 
 from .samples import EVERY_LOSS, title

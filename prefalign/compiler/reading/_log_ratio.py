@@ -9,7 +9,7 @@ import sympy as sp
 
 from ..._errors import DerivationError
 from ...logic import PreferenceStructure
-from ...logic.named._read import derive as derive_structure
+from ...logic import derive as derive_structure
 from ..symbols import _symbols as sy
 from ._log_linear import Form, _at_one, atom_name, monomials
 

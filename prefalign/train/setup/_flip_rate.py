@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,6 @@ from ..._errors import ConfigError, DataError
 from ...losses import waits_for_flip_rate, with_flip_rate
 from ...references import Policy
 from ..config._objective import Objective
-
-# The part that measures stands above this one: it is imported only when a loss asks for it.
-_MEASURER = "prefalign.diagnose"
 
 
 def settle_flip_rate(objective: Objective, model: Any, policy: Policy, pairs: Any, args: Any) -> Objective:
@@ -34,9 +30,11 @@ def settle_flip_rate(objective: Objective, model: Any, policy: Policy, pairs: An
     remedy = "Give a number, as in `flip_rate=0.1`, or measure on other data or with another model: `prefalign noise`."
     if not hasattr(pairs, "__len__"):
         raise ConfigError(f'`flip_rate="estimate"` needs pairs that can be read twice (got a stream). {remedy}')
+    from ...diagnose import measure_noise
+
     tokenizer = getattr(policy.processing_class, "tokenizer", policy.processing_class)
     try:
-        noise = importlib.import_module(_MEASURER).measure_noise(
+        noise = measure_noise(
             pairs,
             model,
             tokenizer,

@@ -248,7 +248,7 @@ def test_the_command_scores_greedy_completions_by_vader(models, tmp_path, capsys
     """Three models: the triangle as a picture, and at each corner what VADER says of the model's own texts."""
     pytest.importorskip("vaderSentiment")
     from prefalign.cli import main
-    from prefalign.demo import gold_rewards
+    from prefalign.diagnose import gold_rewards
 
     data, plot = tmp_path / "pairs.jsonl", tmp_path / "triangle.png"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefalign.demo import gold_rewards
+from prefalign.diagnose import gold_rewards
 from prefalign.losses import SePPO
 from prefalign.references import Ditto, PastCheckpoints
 from prefalign.references.past import _checkpoints, _ditto

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from .._errors import ParseError
-from .._scan import Token, TokenStream, compile_pattern
+from ._errors import ParseError
+from ._scan import Token, TokenStream, compile_pattern
 
 # Possessive quantifiers keep a long run of digits linear. What follows a number must not make a word of it: 2024/ckpt.
 _WORD = r"[\w./\\~@:%-]"
