@@ -16,7 +16,7 @@ from peft import LoraConfig
 from prefalign import PrefConfig, PrefTrainer
 from prefalign.data import load_pairs
 from prefalign.demo import model_path
-from prefalign.diagnose import gold_rewards, interval, paired_interval, sample
+from prefalign.diagnose import gold_rewards, interval, load_model, paired_interval, sample
 from prefalign.references import HeldOut, soup
 
 parser = argparse.ArgumentParser()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ._pairwise import DPO
 from ._registry import register_loss
 from ._wrappers import Robust, Smoothed
+from .pairwise._margin import DPO
 
 
 @register_loss("rdpo", trl="robust")

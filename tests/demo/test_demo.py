@@ -94,7 +94,7 @@ def test_the_trained_labels_are_the_flipped_ones(finished):
 
 
 def test_a_finished_demo_is_shown_again_without_training(finished, tiny, monkeypatch, capsys):
-    monkeypatch.setattr(_run, "load", None)
+    monkeypatch.setattr(_run, "load_model", None)
     assert main([*tiny, "--out", str(finished)]) == 0
     assert "gold reward" in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ def test_an_interrupted_demo_goes_on_to_the_same_end(finished, tiny, tmp_path, m
     ],
 )
 def test_what_cannot_work_is_refused_before_weights_load(tiny, options, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_run, "load", None)
+    monkeypatch.setattr(_run, "load_model", None)
     assert main([*tiny, "--out", str(tmp_path / "demo"), *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from prefalign import PrefalignError
 from prefalign._errors import LossError, ParseError
-from prefalign._expressions import (
-    Argument,
-    Call,
-    Constant,
-    Items,
-    Number,
-    Text,
-    Weighted,
-    plain_value,
-    read_expression,
-)
+from prefalign._expressions import Argument, Call, Constant, Items, Number, Text, Weighted, plain_value, read_expression
 from prefalign.losses import (
     AOT,
     BCO,

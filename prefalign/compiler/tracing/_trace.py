@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..._errors import DerivationError, PrefalignError
 from ..symbols import _symbols as sy
-from . import _shapes as _arrays  # noqa: F401  (they fill the table of operations)
+from . import _elementwise, _losses, _shapes  # noqa: F401  (they fill the table of operations)
 from ._inputs import arguments, takes_tokens
 from ._quantities import SPREAD, TOKENS, Quantities, symbolic
 from ._tensor import TRACE, SymFloat, SymTensor, Trace, Tracing

@@ -24,8 +24,8 @@ from prefalign.logic import (
     join,
     meet,
 )
+from tests.logic.structures.test_structures import COLUMNS, structures
 from tests.logic.table import EDGES, LOSSES
-from tests.logic.test_structures import COLUMNS, structures
 
 EQUATIONS = {name: f"({top})/({bottom})" for name, *_, top, bottom in LOSSES}
 PAIRS = [PreferenceStructure.from_rows(column) for column in COLUMNS]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prefalign._errors import DerivationError, ParseError, PrefalignError
 from prefalign.logic import PreferenceStructure, RuleSet, coprime, derive, equivalent, parse_formula, same_ratio
 from prefalign.logic.entailment._order import _equal_ratios
+from tests.logic.structures.test_structures import COLUMNS, structures
 from tests.logic.table import LOSSES
-from tests.logic.test_structures import COLUMNS, structures
 
 DPO = "w*rl/(rw*l)"
 

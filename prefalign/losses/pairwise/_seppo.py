@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._loss import Loss, check_choice, check_number
-from ._pairs import PairLogps
-from ._pairwise import NO_ZERO_BETA, difference
-from ._registry import register_loss
+from .._loss import Loss, check_choice, check_number
+from .._pairs import PairLogps
+from .._registry import register_loss
+from ._margin import NO_ZERO_BETA, difference
 
 Flipper = Literal["sign", "indicator", "none"]
 

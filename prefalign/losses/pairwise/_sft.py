@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from .._errors import LossError
-from ._loss import Loss, check_choice
-from ._pairs import PairLogps
-from ._registry import register_loss
+from ..._errors import LossError
+from .._loss import Loss, check_choice
+from .._pairs import PairLogps
+from .._registry import register_loss
 
 Reduction = Literal["sum", "sequence_mean", "token_mean"]
 Baseline = Literal["chosen", "sft_dataset", "reference"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._loss import Loss, check_flag, check_number
-from ._pairs import PairLogps
-from ._registry import register_loss
+from .._loss import Loss, check_flag, check_number
+from .._pairs import PairLogps
+from .._registry import register_loss
 
 NO_ZERO_BETA = "At 0 the loss would be a constant. For a loss without a reference use `SimPO`."
 

@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ._loss import Composite, Loss, check_choice, check_flag, check_number
-from ._pairs import PairLogps
-from ._registry import register_loss
+from .._loss import Composite, Loss, check_choice, check_flag, check_number
+from .._pairs import PairLogps
+from .._registry import register_loss
 from ._sft import SFT, Reduction
 
 

@@ -8,10 +8,10 @@ from typing import get_args
 from torch import Tensor
 from torch.nn import functional
 
-from ._loss import Composite, Loss, check_choice, check_flag, check_number
-from ._numerics import log_odds
-from ._pairs import PairLogps
-from ._registry import register_loss
+from .._loss import Composite, Loss, check_choice, check_flag, check_number
+from .._numerics import log_odds
+from .._pairs import PairLogps
+from .._registry import register_loss
 from ._sft import SFT, Reduction
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from ._loss import Composite, Loss, WeightedSum, check_choice, check_number
-from ._pairwise import DPO, NO_ZERO_BETA
-from ._registry import register_loss
-from ._schedule import Schedule
+from .._loss import Composite, Loss, WeightedSum, check_choice, check_number
+from .._registry import register_loss
+from .._schedule import Schedule
+from ._margin import DPO, NO_ZERO_BETA
 from ._sft import SFT, Baseline, Reduction
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._loss import Loss, check_number
-from ._pairs import PairLogps
-from ._registry import register_loss
+from .._loss import Loss, check_number
+from .._pairs import PairLogps
+from .._registry import register_loss
 
 _CHOSEN = "(log pi(w) - log ref(w))"
 _REJECTED = "(log pi(l) - log ref(l))"
