@@ -29,10 +29,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     ) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
-    _publish(file.name, path)
+    publish(file.name, path)
 
 
-def _publish(partial: str, path: Path) -> None:
+def publish(partial: str, path: Path) -> None:
     # Temporary files are private (0600); what is published follows the umask like any other file.
     mask = os.umask(0)
     os.umask(mask)

@@ -153,6 +153,14 @@ def test_nobody_enters_another_part_but_through_its_face():
             assert not (what or "").startswith("_"), f"{name} imports {module}.{what}"
 
 
+def test_a_room_is_entered_through_its_face():
+    for name in GRAPH:
+        for module, what in IMPORTS[name]:
+            rooms = [face for face in FACES if face.count(".") > 1 and module.startswith(f"{face}.")]
+            entered = [room for room in rooms if not name.startswith(f"{room}.")]
+            assert what is None or not entered, f"{name} imports {what} from {module}"
+
+
 def test_no_import_is_hidden_in_importlib():
     for file in PACKAGE.rglob("*.py"):
         if file.relative_to(PACKAGE).as_posix() in LATE:

@@ -15,9 +15,8 @@ import sympy as sp
 
 from ..logic import LINKS, Link, PreferenceStructure, Rule, same_ratio
 from ..losses import Loss, WeightedSum
-from .lowering._loss import GroupLoss, LogicLoss
-from .lowering._tape import original
-from .reading._reading import Reading
+from .lowering import GroupLoss, LogicLoss, original
+from .reading import Reading
 from .symbols import _symbols as sy
 
 Compiled = LogicLoss | GroupLoss

@@ -16,13 +16,10 @@ from ..logic import derive as derive_equation
 from ..losses import Loss, at_its_highest
 from ._baselines import without_baselines
 from ._declared import claimed_reading, with_declared
-from .lowering._loss import GroupLoss
-from .reading._check import GUARDED_SCALES, SCALES, Disagreement, check
-from .reading._log_linear import is_live
-from .reading._reading import Reading, reading
-from .reading._rules import read
+from .lowering import GroupLoss
+from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
 from .symbols import _symbols as sy
-from .tracing._trace import Formula, trace
+from .tracing import Formula, trace
 
 Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 

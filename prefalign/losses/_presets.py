@@ -6,7 +6,7 @@ from typing import Literal
 
 from ._registry import register_loss
 from ._wrappers import Robust, Smoothed
-from .pairwise._margin import DPO
+from .pairwise import DPO
 
 
 @register_loss("rdpo", trl="robust")

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 from .._errors import CheckpointError
 from .._files import read_json
 from ._base import Policy
-from .fixed._fixed import _Fixed
-from .soups._recipe import Recipe, check_weights, write_soup
-from .weights._check import check_tokenizer
-from .weights._ingredients import Ingredient, find_ingredients
+from .fixed import Fixed
+from .soups import Recipe, check_weights, write_soup
+from .weights import Ingredient, check_tokenizer, find_ingredients
 
 if TYPE_CHECKING:
     pass
 
 
 @dataclass
-class Soup(_Fixed):
+class Soup(Fixed):
     """The average of several models as the reference, while the policy starts where it starts (SALSA).
 
     The average is written once, under `folder`, and loaded like any checkpoint, in the policy's dtype and sharding.

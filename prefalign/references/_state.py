@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .._errors import CheckpointError
-from .._files import _publish, write_json
+from .._files import publish, write_json
 from ._base import State
 
 
@@ -23,7 +23,7 @@ def save_state(folder: Path, name: str, state: State) -> None:
         path = folder / f"{name}.safetensors"
         partial = folder / f".{name}.{os.getpid()}.tmp"
         save_file(tensors, partial)
-        _publish(str(partial), path)
+        publish(str(partial), path)
     rest = {key: value for key, value in state.items() if key not in tensors}
     # The JSON file comes last and lists the tensors: a state without it was not written to the end.
     write_json(folder / f"{name}.json", {"tensors": sorted(tensors), "values": rest})

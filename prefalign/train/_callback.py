@@ -12,10 +12,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from .._errors import CheckpointError
 from ..references import load_state, save_state
 from ._trl import set_tokens_seen, tokens_seen
-from .checkpoints._finite import check_weights
-from .checkpoints._record import run_record, write_run
-from .checkpoints._whole import LAST_FILE, finish
-from .setup._estimate import estimate_training
+from .checkpoints import LAST_FILE, check_weights, finish, run_record, write_run
+from .setup import estimate_training
 
 if TYPE_CHECKING:
     from ._host import Host

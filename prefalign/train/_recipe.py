@@ -71,7 +71,7 @@ def run_training(args: argparse.Namespace) -> int:
     """Train, save, and say where things are."""
     given = {name: value for name, value in vars(args).items() if name in args.actions}
     data, training, model = read_options(args.config, given, args.actions)
-    from .checkpoints._whole import check_output_dir, find_checkpoint
+    from .checkpoints import check_output_dir, find_checkpoint
 
     check_output_dir(training.output_dir)
     resume = find_checkpoint(_resume(training.resume_from_checkpoint), training.output_dir)
@@ -140,7 +140,7 @@ def read_options(
 def _dataclasses() -> tuple[Any, Any, Any]:
     from trl import ModelConfig
 
-    from .config._config import PrefConfig
+    from .config import PrefConfig
 
     return DataArguments, PrefConfig, ModelConfig
 
@@ -149,7 +149,7 @@ def _read_file(config: str | None, actions: Mapping[str, argparse.Action]) -> di
     if config is None:
         return {}
     from .._yaml import read_mapping
-    from .config._checks import check_names
+    from .config import check_names
 
     content = read_mapping(config, "--config", "The config file")
     environment = content.pop("env", None) or {}
@@ -274,7 +274,7 @@ def _strict(parser: argparse.ArgumentParser) -> Callable[..., tuple[argparse.Nam
     def parse(
         args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        from .config._checks import check_names
+        from .config import check_names
 
         known, extra = lenient(args, namespace)
         options = [word.partition("=")[0].lstrip("-").replace("-", "_") for word in extra if word.startswith("--")]

@@ -18,29 +18,25 @@ from ..references import GivenModel, Reference
 from . import _trl
 from ._callback import RunCallback
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
-from .batches._by_tokens import TokenBatches, check_token_batches
-from .batches._weights import read_weights
-from .cache._cache import ReferenceCache, settle
-from .cache._plan import plan_cache
-from .checkpoints import _whole
-from .checkpoints._finite import bad_rows, stop
-from .checkpoints._record import extend_card
-from .config._checks import check_args, check_arguments
-from .config._config import PrefConfig
-from .config._objective import mirror, put_together
-from .forward._shared_prefix import install_all
-from .generation._baseline import Baseline
-from .generation._baseline_plan import plan_baseline
-from .generation._generators import TransformersGenerator
-from .generation._sampling import Generator
-from .generation._self_play import SelfPlay, anchor_metrics
-from .generation._winners import evaluated, generates, prepare_generation, takes_winners
-from .metrics._changes import Watch, before_end, divergence, kl_metric
-from .metrics._statistics import Statistics, pair_statistics
-from .metrics._terms import term_metrics, weights_now
-from .setup import _policy
-from .setup._data import prepare_data
-from .setup._flip_rate import settle_flip_rate
+from .batches import TokenBatches, check_token_batches, read_weights
+from .cache import ReferenceCache, plan_cache, settle
+from .checkpoints import _whole, bad_rows, extend_card, stop
+from .config import PrefConfig, check_args, check_arguments, mirror, put_together
+from .forward import install_all
+from .generation import (
+    Baseline,
+    Generator,
+    SelfPlay,
+    TransformersGenerator,
+    anchor_metrics,
+    evaluated,
+    generates,
+    plan_baseline,
+    prepare_generation,
+    takes_winners,
+)
+from .metrics import Statistics, Watch, before_end, divergence, kl_metric, pair_statistics, term_metrics, weights_now
+from .setup import _policy, prepare_data, settle_flip_rate
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .._errors import ConfigError
-from .generation._sampling import Request
+from .generation import Request
 
 
 class VLLMGenerator:

@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 
 from ..symbols import _symbols as sy
-from ..symbols._numeric import evaluate
+from ..symbols import evaluate
 from ._log_linear import Form, is_live, is_unit, monomials
 
 Values = Mapping[sp.Symbol, float]
@@ -49,12 +49,12 @@ def _equal_numbers(a: sp.Expr, b: sp.Expr, values: Values) -> bool:
     return bool(torch.allclose(x, y, rtol=1e-9, atol=1e-12))
 
 
-def _soften(expr: sp.Expr) -> sp.Expr:
+def soften(expr: sp.Expr) -> sp.Expr:
     """Sums of two exponentials with powers that no proposition has, as logistic functions."""
     return _rewrite(expr, lambda first, second: not (is_unit(first) and is_unit(second)))
 
 
-def _split_pairs(expr: sp.Expr) -> sp.Expr:
+def split_pairs(expr: sp.Expr) -> sp.Expr:
     """Every sum of two exponentials as a logistic function: log(w + l) is log w + softplus(log l - log w)."""
     return _rewrite(expr, lambda first, second: True)
 

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..._errors import DerivationError
 from ...logic import PreferenceStructure
 from ...losses import log1mexp
-from ..symbols._numeric import evaluate as value_of
-from ..symbols._numeric import holds
-from ..tracing._quantities import Quantities, random
-from ..tracing._trace import evaluate
+from ..symbols import evaluate as value_of
+from ..symbols import holds
+from ..tracing import Quantities, evaluate, random
 from ._reading import Reading
 
 SCALES = (0.7, 5.0, 40.0, 150.0)

@@ -167,7 +167,7 @@ def _log_of_sum(x: sp.Expr) -> Form | None:
     least = {}
     for atom in atoms:
         exponents = [form.coefficients.get(atom, sp.S.Zero) for _, form in terms]
-        least[atom] = min(exponents, key=_at_one)
+        least[atom] = min(exponents, key=at_one)
     common = Form({a: e for a, e in least.items() if e != 0})
     inverse = common.scaled(-sp.S.One)
     total = sp.Add(*(c * sp.exp(_written(form + inverse)) for c, form in terms))
@@ -176,16 +176,14 @@ def _log_of_sum(x: sp.Expr) -> Form | None:
     return Form({sy.plain_log(total): sp.S.One}) + common
 
 
-def _at_one(exponent: sp.Expr) -> sp.Expr:
+def at_one(exponent: sp.Expr) -> sp.Expr:
     """An exponent for answers of one token."""
     return exponent if exponent.is_Rational else exponent.subs({sy.N_W: 1, sy.N_L: 1})
 
 
 def is_unit(form: Form) -> bool:
     """Whether every exponent is a whole number, or one over a token count."""
-    return all(_at_one(c).is_Integer for c in form.coefficients.values()) and all(
-        a.is_Symbol for a in form.coefficients
-    )
+    return all(at_one(c).is_Integer for c in form.coefficients.values()) and all(a.is_Symbol for a in form.coefficients)
 
 
 def _written(form: Form) -> sp.Expr:

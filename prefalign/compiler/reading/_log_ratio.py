@@ -11,7 +11,7 @@ from ..._errors import DerivationError
 from ...logic import PreferenceStructure
 from ...logic import derive as derive_structure
 from ..symbols import _symbols as sy
-from ._log_linear import Form, _at_one, atom_name, monomials
+from ._log_linear import Form, at_one, atom_name, monomials
 
 MAX_COPIES = 3
 
@@ -80,7 +80,7 @@ def _units(form: Form) -> Iterator[tuple[sp.Expr, sp.Expr]]:
     for atom in form.coefficients:
         for _, inner in (monomials(atom.args[0]) or ()) if not atom.is_Symbol else []:
             for symbol, exponent in inner.coefficients.items():
-                yield symbol, exponent / abs(_at_one(exponent))
+                yield symbol, exponent / abs(at_one(exponent))
 
 
 def _scale(form: Form, units: Mapping[sp.Expr, sp.Expr], values: Mapping[sp.Symbol, float]) -> sp.Expr:

@@ -10,8 +10,8 @@ import torch
 from ..._errors import DerivationError, PrefalignError
 from ...logic import PreferenceStructure
 from ..symbols import _symbols as sy
-from ..symbols._numeric import evaluate
-from ._cases import Values, _soften, _split_pairs, collapse
+from ..symbols import evaluate
+from ._cases import Values, collapse, soften, split_pairs
 from ._log_linear import Form, is_live, linear
 from ._log_ratio import Core, core_of
 
@@ -52,7 +52,7 @@ def read(expr: sp.Expr, values: Values) -> list[Part]:
     """
     expr = collapse(expr, values)
     errors: list[PrefalignError] = []
-    for prepare in (_soften, _split_pairs):
+    for prepare in (soften, split_pairs):
         try:
             return _guarded(prepare(expr), values, 0)
         except PrefalignError as error:

@@ -1,1 +1,7 @@
 """From code to expressions: a loss function runs on symbolic tensors."""
+
+from ._quantities import Quantities as Quantities
+from ._quantities import random as random
+from ._trace import Formula as Formula
+from ._trace import evaluate as evaluate
+from ._trace import trace as trace

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..._errors import DerivationError
 from ...logic import PreferenceStructure
 from ...losses import Loss, PairLogps, WeightedSum
-from ..lowering._tape import Tape
+from ..lowering import Tape
 from ._quantities import SPREAD, Quantities, Tokens, tokens
 from ._roles import Role, role_of, words_of
 from ._tensor import SymFloat

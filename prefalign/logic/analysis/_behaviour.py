@@ -9,27 +9,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from ..._errors import SpecError
-from ..named._read import Readable, as_structure
-from ..polynomials._cube import (
+from ..named import Readable, as_structure
+from ..polynomials import (
     MAX_VARIABLES,
     Point,
     count_polynomial,
     derivative,
     merge_axes,
     multiply,
+    sign,
     times_variable,
     to_expression,
     value,
 )
-from ..polynomials._signs import sign
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import canonical, chosen_of, is_reference, original
+from ..structures import PreferenceStructure
+from ..tables import canonical, chosen_of, is_reference, original
 from ._limits import Limit, Summed, limit, summed
 
 if TYPE_CHECKING:
     import sympy
 
-    from ..polynomials._cube import Coefficients
+    from ..polynomials import Coefficients
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,9 @@ from functools import cached_property
 from textwrap import fill
 from typing import Any
 
-from ..named._catalogue import Entry, catalogue
-from ..named._known import known_losses
-from ..named._read import Readable, as_rules
-from ..polynomials._counts import show
-from ..polynomials._cube import MAX_VARIABLES
-from ..structures._rules import Rule, RuleSet
-from ..structures._structure import PreferenceStructure
+from ..named import Entry, Readable, as_rules, catalogue, known_losses
+from ..polynomials import MAX_VARIABLES, show
+from ..structures import PreferenceStructure, Rule, RuleSet
 from ._behaviour import Behaviour
 from ._sentences import gradient_lines, sentences
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from ..tables._atoms import chosen_of, is_reference, original
-from ..tables._masks import atom_mask, bits, full_mask
+from ..tables import atom_mask, bits, chosen_of, full_mask, is_reference, original
 
 if TYPE_CHECKING:
     import sympy

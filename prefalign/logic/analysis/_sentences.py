@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from ..polynomials._counts import show
-from ..polynomials._cube import MAX_VARIABLES
+from ..polynomials import MAX_VARIABLES, show
 from ._behaviour import Behaviour, SignOnCube
 
 if TYPE_CHECKING:

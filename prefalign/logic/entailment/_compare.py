@@ -8,11 +8,9 @@ from itertools import combinations
 from typing import Literal
 
 from ..._errors import SpecError
-from ..named._catalogue import catalogue
-from ..named._read import Readable, as_rules
-from ..structures._rules import Rule, RuleSet
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import canonical
+from ..named import Readable, as_rules, catalogue
+from ..structures import PreferenceStructure, Rule, RuleSet
+from ..tables import canonical
 from ._lattice import Lattice, label_of
 from ._order import entails, same_ratio
 

@@ -8,12 +8,10 @@ from fractions import Fraction
 from math import inf
 
 from ..._errors import SpecError
-from ..named._read import Readable, as_structure
-from ..polynomials._cube import MAX_VARIABLES, count_at, count_polynomial, multiply
-from ..polynomials._signs import negative_point
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import canonical
-from ..tables._masks import bits, support
+from ..named import Readable, as_structure
+from ..polynomials import MAX_VARIABLES, count_at, count_polynomial, multiply, negative_point
+from ..structures import PreferenceStructure
+from ..tables import bits, canonical, support
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import SpecError
-from ..polynomials._counts import show
-from ..structures._structure import PreferenceStructure
+from ..polynomials import show
+from ..structures import PreferenceStructure
 from ._layout import Slot, rows_of
 
 _ENDINGS = (".svg", ".png", ".pdf")

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..._errors import SpecError
-from ..named._catalogue import catalogue
-from ..named._read import Readable, as_structure
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import canonical
+from ..named import Readable, as_structure, catalogue
+from ..structures import PreferenceStructure
+from ..tables import canonical
 
 
 class Lattice:

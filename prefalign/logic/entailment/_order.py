@@ -7,11 +7,10 @@ from functools import lru_cache
 from itertools import combinations
 
 from ..._errors import SpecError
-from ..equations._derive import coprime
-from ..named._read import Readable, as_structure
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import atom_key, canonical
-from ..tables._masks import bits
+from ..equations import coprime
+from ..named import Readable, as_structure
+from ..structures import PreferenceStructure
+from ..tables import atom_key, bits, canonical
 
 _PRIME = (1 << 61) - 1
 _FEW = 5  # atoms: with more, integers of thousands of digits take longer than cancelling

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..._errors import DerivationError
-from ..tables._masks import atom_mask, full_mask
+from ..tables import atom_mask, full_mask
 from ._grammar import Arena
 
 Values = Mapping[Fraction, int]

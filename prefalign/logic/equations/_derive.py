@@ -7,11 +7,10 @@ from fractions import Fraction
 import sympy
 
 from ..._errors import DerivationError, SpecError
-from ..structures._rules import LINKS, Rule, RuleSet
-from ..structures._structure import PreferenceStructure
-from ..tables._atoms import canonical, pair_atoms
+from ..structures import LINKS, PreferenceStructure, Rule, RuleSet
+from ..tables import canonical, pair_atoms
 from ._corners import CornerReader
-from ._expand import _expanded
+from ._expand import expanded
 from ._grammar import Arena, parse_equation, read_sympy
 from ._ratio import Ratio, read_ratio
 
@@ -32,7 +31,7 @@ def coprime(structure: PreferenceStructure) -> PreferenceStructure:
         )
     arena = Arena()
     pair = [read_sympy(part, arena) for part in (structure.top, structure.bottom)]
-    found = _from_ratio(arena, Ratio((pair[0],), (pair[1],), sympy.S.Zero), cancel=True)
+    found = from_ratio(arena, Ratio((pair[0],), (pair[1],), sympy.S.Zero), cancel=True)
     assert isinstance(found, PreferenceStructure)
     return found
 
@@ -40,12 +39,12 @@ def coprime(structure: PreferenceStructure) -> PreferenceStructure:
 def derive_equation(text: str) -> PreferenceStructure:
     """The structure of an equation that is no name and has no constant, as the catalogue's are."""
     arena = Arena()
-    found = _from_ratio(arena, read_ratio(arena, parse_equation(text, arena)))
+    found = from_ratio(arena, read_ratio(arena, parse_equation(text, arena)))
     assert isinstance(found, PreferenceStructure), text
     return found
 
 
-def _from_ratio(arena: Arena, ratio: Ratio, *, cancel: bool = False) -> PreferenceStructure | RuleSet:
+def from_ratio(arena: Arena, ratio: Ratio, *, cancel: bool = False) -> PreferenceStructure | RuleSet:
     names = canonical(name for part in (*ratio.numerator, *ratio.denominator) for name in arena.atoms(part))
     reader = CornerReader(arena, names)
     counts: list[tuple[Fraction, int] | None] = []
@@ -56,7 +55,7 @@ def _from_ratio(arena: Arena, ratio: Ratio, *, cancel: bool = False) -> Preferen
                 raise DerivationError(f"the {side} is zero everywhere; no structure has an empty {side}.")
             counts.append(corners.count)
     if len(counts) < 2 or None in counts:
-        counts = [*_expanded(arena, ratio, names, cancel)]
+        counts = [*expanded(arena, ratio, names, cancel)]
     (top_scale, top), (bottom_scale, bottom) = counts  # type: ignore[misc]
     if top_scale / bottom_scale < 0:
         raise DerivationError("the ratio is negative, and its logarithm undefined; check the signs.")

@@ -11,7 +11,7 @@ import sympy
 from sympy.polys.rings import ring
 
 from ..._errors import DerivationError
-from ..polynomials._counts import polynomial, show
+from ..polynomials import polynomial, show
 from ._corners import Corners, corner_values
 from ._grammar import Arena
 from ._ratio import Ratio
@@ -39,7 +39,7 @@ class _Expanded:
         return Corners(corner_values(self.terms, self.names), dict(zip(self.names, degrees, strict=True)))
 
 
-def _expanded(arena: Arena, ratio: Ratio, names: tuple[str, ...], cancel: bool) -> list[tuple[Fraction, int]]:
+def expanded(arena: Arena, ratio: Ratio, names: tuple[str, ...], cancel: bool) -> list[tuple[Fraction, int]]:
     """Both sides as counts, after expanding and, where that is not enough, cancelling what they have in common."""
     if len(names) > _MAX_EXPANDED_ATOMS:
         raise DerivationError(

@@ -17,7 +17,7 @@ import sympy
 
 from ..._errors import DerivationError, did_you_mean
 from ..._scan import MAX_DEPTH, TokenStream, compile_pattern
-from ..tables._atoms import canonical, is_atom
+from ..tables import canonical, is_atom
 
 # Names in an equation that are no probabilities: they may scale the ratio or be added to its logarithm.
 PARAMETERS = ("alpha", "beta", "gamma", "delta", "epsilon", "eta", "mu", "tau", "zeta", "margin")

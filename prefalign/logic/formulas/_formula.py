@@ -12,8 +12,7 @@ from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 from ..._errors import SpecError
-from ..tables._atoms import atom_key, canonical
-from ..tables._masks import atom_mask, full_mask
+from ..tables import atom_key, atom_mask, canonical, full_mask
 from ._table import check_atoms, html_table, text_table
 
 if TYPE_CHECKING:

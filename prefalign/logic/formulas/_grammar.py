@@ -8,7 +8,7 @@ from functools import cache
 
 from ..._errors import did_you_mean
 from ..._scan import Token, TokenStream, compile_pattern
-from ..tables._atoms import is_atom
+from ..tables import is_atom
 from ._formula import FALSE, TRUE, And, Atom, Formula, Iff, Implies, Not, Or, Xor
 
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
-from ..tables._atoms import canonical
-from ..tables._masks import atom_mask, drop, full_mask, support
-from ..tables._minimise import Cube, NormalForm, shortest
+from ..tables import Cube, NormalForm, atom_mask, canonical, drop, full_mask, shortest, support
 from ._formula import FALSE, TRUE, And, Atom, Formula, Iff, Implies, Not, Or, Xor
 
 

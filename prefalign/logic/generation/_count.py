@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..._errors import SpecError
-from .sets._members import listable
-from .sets._ratios import distinct_ratios
-from .sets._regions import Region
-from .sets._sizes import _sum, all_members
-from .specs._files import as_spec
+from .sets import Region, all_members, distinct_ratios, listable, total_size
+from .specs import as_spec
 
 if TYPE_CHECKING:
-    from .specs._spec import Specification
+    from .specs import Specification
 
 
 # Decision diagrams over 2·2ⁿ variables: propositions at most, and those in which all must be monotone.
@@ -49,11 +46,11 @@ def count(spec: Specification | str) -> int:
     if asked.distinct == "structure":
         terms = asked.terms
         if terms is not None:
-            total = _sum(terms)
+            total = total_size(terms)
             if total is not None:
                 return total
             if not listable(asked.condition, asked.atoms):
-                from .sets._diagrams import count_by_diagram
+                from .sets import count_by_diagram
 
                 _check_size(asked, terms)
                 return count_by_diagram(asked.condition, asked.atoms)

@@ -6,23 +6,28 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import SpecError
-from ..named._read import Readable, as_structure
-from ..structures._structure import PreferenceStructure
-from ..tables._literals import literal_array
-from ..tables._minimise import EXACT_ATOMS
-from .sets._conditions import Condition, skeleton
-from .sets._members import MAX_KEPT, by_literals, listable, region_size
-from .sets._monotone import monotone_parts
-from .sets._ratios import collect, first_of_ratio
-from .sets._sizes import all_members
-from .specs._files import as_spec
+from ..named import Readable, as_structure
+from ..structures import PreferenceStructure
+from ..tables import EXACT_ATOMS, literal_array
+from .sets import (
+    MAX_KEPT,
+    Condition,
+    all_members,
+    by_literals,
+    collect,
+    first_of_ratio,
+    listable,
+    monotone_parts,
+    region_size,
+    skeleton,
+)
+from .specs import as_spec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .sets._members import Pairs
-    from .sets._regions import Region
-    from .specs._spec import Specification
+    from .sets import Pairs, Region
+    from .specs import Specification
 
 # Structures over more than four propositions are minimised one by one: this many at most before the first comes out.
 _MAX_MINIMISED = 1 << 17

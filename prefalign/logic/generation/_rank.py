@@ -9,15 +9,13 @@ from itertools import islice
 from typing import Any
 
 from ..._errors import SpecError, did_you_mean
-from ..analysis._behaviour import Behaviour
-from ..named._known import Known, known_losses
-from ..named._read import Readable
-from ..polynomials._counts import show
-from ..polynomials._cube import MAX_VARIABLES
-from ..structures._structure import PreferenceStructure
-from ..tables._literals import count_literals
+from ..analysis import Behaviour
+from ..named import Known, Readable, known_losses
+from ..polynomials import MAX_VARIABLES, show
+from ..structures import PreferenceStructure
+from ..tables import count_literals
 from ._generate import aligned, generate
-from .specs._spec import Specification
+from .specs import Specification
 
 
 @dataclass(frozen=True)

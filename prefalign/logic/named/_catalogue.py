@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ..._errors import DerivationError, UnknownLossError, did_you_mean
-from ..structures._rules import Rule, RuleSet
-from ..structures._structure import PreferenceStructure
+from ..structures import PreferenceStructure, Rule, RuleSet
 from ._losses import REFUSED, Named, Term, named_losses
 
 
@@ -96,7 +95,7 @@ class Entry:
 
 
 def _rule(term: Term) -> Rule:
-    from ..equations._derive import derive_equation  # derivation looks names up here
+    from ..equations import derive_equation  # derivation looks names up here
 
     return Rule(derive_equation(term.equation), term.link, term.weight, term.guard)
 

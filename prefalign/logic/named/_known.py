@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..equations._derive import coprime
-from ..structures._structure import PreferenceStructure
+from ..equations import coprime
+from ..structures import PreferenceStructure
 from ._catalogue import Entry, catalogue
 
 # Cancelling a ratio takes a polynomial gcd; over more propositions it is not worth its time.

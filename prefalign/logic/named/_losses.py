@@ -9,7 +9,7 @@ from typing import Literal
 
 import sympy
 
-from ..structures._rules import BETA, LINKS, RHO, Link
+from ..structures import BETA, LINKS, RHO, Link
 
 LOGIC_PAPER = "Richardson, Srikumar, Sabharwal 2025, arXiv:2412.17696"
 ORDER_NOTE = "named in the lattice figure; the equation is the only one that fits it"

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import sympy
 
 from ..._errors import DerivationError, SpecError
-from ..equations._derive import _from_ratio
-from ..equations._grammar import Arena, parse_equation, read_sympy
-from ..equations._ratio import read_ratio
-from ..structures._rules import RuleSet
-from ..structures._structure import PreferenceStructure
+from ..equations import Arena, from_ratio, parse_equation, read_ratio, read_sympy
+from ..structures import PreferenceStructure, RuleSet
 
 if TYPE_CHECKING:
     import sympy
@@ -94,7 +91,7 @@ def derive(
         return _from_text(loss, tuple(parameters))
     if isinstance(loss, sympy.Expr):
         arena = Arena(parameters)
-        return _from_ratio(arena, read_ratio(arena, read_sympy(loss, arena)))
+        return from_ratio(arena, read_ratio(arena, read_sympy(loss, arena)))
     raise DerivationError(
         f"`loss` must be equation text, a SymPy expression or a catalogue name (got {type(loss).__name__}). "
         "Loss objects and Python functions are read by `prefalign.derive`."
@@ -109,4 +106,4 @@ def _from_text(text: str, parameters: tuple[str, ...]) -> PreferenceStructure | 
     if entry is not None:
         return entry.structure if len(entry.rules) == 1 else entry.rules
     arena = Arena(parameters)
-    return _from_ratio(arena, read_ratio(arena, parse_equation(text, arena, tuple(catalogue))))
+    return from_ratio(arena, read_ratio(arena, parse_equation(text, arena, tuple(catalogue))))

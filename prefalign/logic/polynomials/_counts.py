@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from ..tables._masks import bits, full_mask, split
+from ..tables import bits, full_mask, split
 
 
 def polynomial(mask: int, atoms: Sequence[str]) -> sympy.Expr:

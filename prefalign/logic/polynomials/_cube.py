@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import SpecError
-from ..tables._masks import full_mask, split
+from ..tables import full_mask, split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,10 +122,10 @@ def to_expression(polynomial: Coefficients, symbols: Sequence[sympy.Symbol]) -> 
     """The polynomial as a factored SymPy expression."""
     import sympy
 
-    return sympy.factor(_to_poly(polynomial, symbols).as_expr())
+    return sympy.factor(to_poly(polynomial, symbols).as_expr())
 
 
-def _to_poly(polynomial: Coefficients, symbols: Sequence[sympy.Symbol]) -> sympy.Poly:
+def to_poly(polynomial: Coefficients, symbols: Sequence[sympy.Symbol]) -> sympy.Poly:
     import numpy as np
     import sympy
 

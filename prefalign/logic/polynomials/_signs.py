@@ -14,7 +14,7 @@ from itertools import pairwise, product
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._cube import Point, _to_poly, value
+from ._cube import Point, to_poly, value
 
 if TYPE_CHECKING:
     import sympy
@@ -150,7 +150,7 @@ def _symbols(count: int) -> tuple[sympy.Symbol, ...]:
 def _by_cells(polynomial: Coefficients) -> Point | None:
     """Decide by one sample point in every open cell: {p < 0} is open, so it holds a whole cell or nothing."""
     symbols = _symbols(polynomial.ndim)
-    poly = _to_poly(polynomial, symbols)
+    poly = to_poly(polynomial, symbols)
     used = [symbol for symbol in symbols if poly.degree(symbol) > 0]
     for sample in _cell_points([poly.as_expr()], used):
         point = tuple(sample.get(symbol, Fraction(1, 2)) for symbol in symbols)

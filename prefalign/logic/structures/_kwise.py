@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 from math import comb
 
 from ..._errors import SpecError
-from ..formulas._formula import FALSE, TRUE, And, Atom, Formula, Implies, Not, Or
-from ..tables._atoms import MAX_ATOMS
+from ..formulas import FALSE, TRUE, And, Atom, Formula, Implies, Not, Or
+from ..tables import MAX_ATOMS
 from ._rules import LINKS, Rule, RuleSet
 from ._structure import PreferenceStructure
 

@@ -10,7 +10,7 @@ from typing import Literal
 import sympy
 
 from ..._errors import DerivationError, SpecError, did_you_mean
-from ..polynomials._counts import show
+from ..polynomials import show
 from ._structure import PreferenceStructure
 
 RHO = sympy.Symbol("rho")

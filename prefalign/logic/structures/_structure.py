@@ -9,11 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..._errors import SpecError
-from ..formulas._formula import FALSE, TRUE, Atom, Formula
-from ..formulas._grammar import parse_formula
-from ..formulas._table import MAX_SHOWN, check_atoms, html_table, text_table
-from ..tables._atoms import canonical, pair_atoms
-from ..tables._masks import atom_mask, drop, full_mask, lift, rename, support
+from ..formulas import FALSE, MAX_SHOWN, TRUE, Atom, Formula, check_atoms, html_table, parse_formula, text_table
+from ..tables import atom_mask, canonical, drop, full_mask, lift, pair_atoms, rename, support
 
 if TYPE_CHECKING:
     import sympy
@@ -144,7 +141,7 @@ class PreferenceStructure:
         """What the loss prefers: as written, or else the authors' form B → T, simplified."""
         if self.written is not None:
             return self.written[0]
-        from ..formulas._readable import implication
+        from ..formulas import implication
 
         return implication(self.bottom_mask, self.top_mask, self.atoms)
 
@@ -184,21 +181,21 @@ class PreferenceStructure:
         return self._readable(self.bottom_mask)
 
     def _readable(self, mask: int, free: int = 0) -> Formula:
-        from ..formulas._readable import shortest_formula
+        from ..formulas import shortest_formula
 
         return shortest_formula(mask, self.atoms, free)
 
     @cached_property
     def top(self) -> sympy.Expr:
         """WMC(P_f) as a disjoint polynomial in w, l, rw, rl, ..."""
-        from ..polynomials._counts import polynomial
+        from ..polynomials import polynomial
 
         return polynomial(self.top_mask, self.atoms)
 
     @cached_property
     def bottom(self) -> sympy.Expr:
         """WMC(N_f) as a disjoint polynomial in w, l, rw, rl, ..."""
-        from ..polynomials._counts import polynomial
+        from ..polynomials import polynomial
 
         return polynomial(self.bottom_mask, self.atoms)
 
@@ -209,7 +206,7 @@ class PreferenceStructure:
         Raises:
             SpecError: No row is on the bottom, so that the ratio is infinite.
         """
-        from ..polynomials._counts import quotient
+        from ..polynomials import quotient
 
         if not self.bottom_mask:
             raise SpecError("`ratio` needs a row on the bottom: N_f of this structure is unsatisfiable.")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from ..._errors import CheckpointError
-from ..weights._safetensors import Entry, read_header
+from ..weights import Entry, read_header
 
 DAMAGED = ".damaged"
 
@@ -61,7 +61,7 @@ class Shard:
 
     def whole(self) -> bool:
         """Whether the file's content is what its name says."""
-        return _name(self.path.read_bytes()) == self.path.stem
+        return shard_name(self.path.read_bytes()) == self.path.stem
 
 
 def open_shard(path: Path) -> Shard:
@@ -80,7 +80,7 @@ def open_shard(path: Path) -> Shard:
     return shard
 
 
-def _pack(rows: Mapping[bytes, Values]) -> bytes:
+def pack(rows: Mapping[bytes, Values]) -> bytes:
     keys: Sequence[bytes] = sorted(rows)
     values = [rows[key] for key in keys]
     checks = [_check(key, one) for key, one in zip(keys, values, strict=True)]
@@ -100,7 +100,7 @@ def _check(key: bytes, values: Values) -> int:
     return zlib.crc32(values.tobytes(), zlib.crc32(key))
 
 
-def _name(content: bytes) -> str:
+def shard_name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 

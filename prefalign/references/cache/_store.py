@@ -23,7 +23,7 @@ import numpy as np
 
 from ..._errors import CheckpointError, TrainingError
 from ..._files import write_json
-from ._shard import DAMAGED, FORMAT, Shard, Values, _name, _pack, open_shard
+from ._shard import DAMAGED, FORMAT, Shard, Values, open_shard, pack, shard_name
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ class LogpStore:
         self._written = time.monotonic()
         if not self._pending:
             return
-        content = _pack(self._pending)
-        name = _name(content)
+        content = pack(self._pending)
+        name = shard_name(content)
         partial = self.folder / f".{name}.{os.getpid()}.tmp"
         try:
             self._begin()

@@ -10,12 +10,12 @@ import torch
 
 from ..._errors import CheckpointError
 from .._base import Batch, Policy, Reference, State
-from ..weights._check import check_files, check_tokenizer
+from ..weights import check_files, check_tokenizer
 from ._key import fingerprint
 
 
 @dataclass
-class _Fixed(Reference):
+class Fixed(Reference):
     """A reference that never changes: its state is a fingerprint, held against the weights when a run is resumed."""
 
     # Of weights that are let go before training, because their log-probabilities are cached.
@@ -43,7 +43,7 @@ class _Fixed(Reference):
 
 
 @dataclass
-class Initial(_Fixed):
+class Initial(Fixed):
     """The policy as training starts: a frozen copy, or the model without its adapter.
 
     An adapter that is trained further is compared with a frozen copy of itself, named "ref".
@@ -99,7 +99,7 @@ class NoReference(Reference):
 
 
 @dataclass
-class Checkpoint(_Fixed):
+class Checkpoint(Fixed):
     """Another model: a checkpoint directory or a hub id, loaded in the policy's dtype and attention implementation.
 
     Args:
@@ -155,7 +155,7 @@ class Checkpoint(_Fixed):
 
 
 @dataclass
-class GivenModel(_Fixed):
+class GivenModel(Fixed):
     """A model that was passed to the trainer as `ref_model`.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..._errors import CheckpointError
-from ..weights._ingredients import find_ingredients
+from ..weights import find_ingredients
 from ._held_out import HeldOut, Row
 from ._mixture import Mixture
 

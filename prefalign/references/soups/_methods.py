@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from ..weights._ingredients import Ingredient
-from ..weights._weighted_sum import one_tensor
+from ..weights import Ingredient, one_tensor
 from ._held_out import HeldOut
 from ._mixture import Mixture
 from ._recipe import Recipe

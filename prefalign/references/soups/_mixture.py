@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..._errors import CheckpointError
-from ..weights._ingredients import Ingredient
+from ..weights import Ingredient
 from ._recipe import Recipe, write_soup
 
 

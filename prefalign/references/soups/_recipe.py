@@ -14,10 +14,17 @@ from safetensors.torch import save_file
 
 from ..._errors import CheckpointError
 from ..._files import copy_file, new_folder, read_json, sync, write_file
-from ..weights._ingredients import Ingredient, find_ingredients
-from ..weights._lora import CONFIG, WEIGHTS, Adapter, SummedRank
-from ..weights._weighted_sum import Coefficients, write_blend
-from ..weights._writer import MAX_SHARD
+from ..weights import (
+    CONFIG,
+    MAX_SHARD,
+    WEIGHTS,
+    Adapter,
+    Coefficients,
+    Ingredient,
+    SummedRank,
+    find_ingredients,
+    write_blend,
+)
 
 # What makes a folder with weights a checkpoint. Not: optimizer and trainer states, cards, what other tools left.
 _COMPANIONS = (

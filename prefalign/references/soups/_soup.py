@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..._errors import CheckpointError, did_you_mean
-from ..weights._ingredients import Ingredient, find_ingredients
-from ..weights._writer import MAX_SHARD
+from ..weights import MAX_SHARD, Ingredient, find_ingredients
 from ._recipe import Recipe, SoupReport, Way, check_weights, write_soup
 
 if TYPE_CHECKING:

@@ -1,1 +1,5 @@
 """Batches by a budget of tokens, and the weights of their rows."""
+
+from ._by_tokens import TokenBatches as TokenBatches
+from ._by_tokens import check_token_batches as check_token_batches
+from ._weights import read_weights as read_weights

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._errors import ConfigError
 from ...data import pair_weights
 from .._rows import PAIR_INDEX, SPLIT
-from ..config._objective import Objective
+from ..config import Objective
 from ._by_tokens import couples_pairs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..._errors import ConfigError
 from ...references import Reference, cache_folder, stores_in
-from ..config._checks import WORDS
+from ..config import WORDS
 
 logger = logging.getLogger(__name__)
 

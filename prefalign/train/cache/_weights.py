@@ -16,8 +16,7 @@ from ..._errors import TrainingError
 from ...references import GivenModel, fingerprint, reference_key
 from .. import _trl
 from .._trl import base_of
-from ..forward._shared_prefix import Setup, install
-from ..forward._support import dropouts
+from ..forward import Setup, dropouts, install
 from ._plan import CachePlan
 
 Load = Callable[[], nn.Module | None]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...data import DataReport
 from ...references import write_json
-from ..config._objective import Objective
+from ..config import Objective
 
 RUN_FILE = "prefalign_run.json"
 _LIBRARIES = ("prefalign", "trl", "transformers", "torch", "accelerate", "peft", "datasets")

@@ -1,1 +1,12 @@
 """The arguments of a run, checked before anything loads."""
+
+from ._checks import WORDS as WORDS
+from ._checks import check_args as check_args
+from ._checks import check_arguments as check_arguments
+from ._checks import check_names as check_names
+from ._config import PrefConfig as PrefConfig
+from ._generation import DEFAULTS as DEFAULTS
+from ._generation import given_options as given_options
+from ._objective import Objective as Objective
+from ._objective import mirror as mirror
+from ._objective import put_together as put_together

@@ -44,7 +44,7 @@ class GenerationOptions:
     )
 
 
-_DEFAULTS = {
+DEFAULTS = {
     "max_new_tokens": 64,
     "temperature": 1.0,
     "top_p": 1.0,
@@ -66,7 +66,7 @@ _RANGES = {
 
 def given_options(args: Any) -> dict[str, Any]:
     """The options for generation that were given."""
-    return {name: getattr(args, name) for name in _DEFAULTS if getattr(args, name, None) is not None}
+    return {name: getattr(args, name) for name in DEFAULTS if getattr(args, name, None) is not None}
 
 
 def check_options(args: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..._errors import ConfigError, TrainingError
-from ..config._generation import _DEFAULTS, given_options
+from ..config import DEFAULTS, given_options
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_sampling(args: Any, tokenizer: Any, generation_config: Any) -> Sampling
     Raises:
         ConfigError: A stop token is none, or there is no end token.
     """
-    options = {**_DEFAULTS, **given_options(args)}
+    options = {**DEFAULTS, **given_options(args)}
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     known = tokenizer.get_vocab()
     for token in options["stop_tokens"]:

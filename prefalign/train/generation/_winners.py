@@ -13,7 +13,7 @@ from ...data import check_pairs, drop_bad
 from ...losses import SFT, Loss, SePPO
 from ...references import Policy
 from .._rows import SPLIT, number_rows
-from ..config._generation import given_options
+from ..config import given_options
 from ._sampling import Generator, Sampling, read_sampling
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ...data import DataReport, check_pairs, drop_bad
 from ...references import Policy
 from .. import _trl
 from .._rows import SPLIT, number_rows
-from ..generation._winners import as_pairs
+from ..generation import as_pairs
 
 
 @dataclass(frozen=True)

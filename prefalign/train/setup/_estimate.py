@@ -10,7 +10,7 @@ from torch import nn
 
 from ..._errors import ConfigError
 from ...data import SAMPLE, Division, Estimate, ModelShape, PairSizes, Way, estimate, pair_sizes
-from ..forward._support import reason_against, reason_against_default
+from ..forward import reason_against, reason_against_default
 
 
 def shape_of(model: nn.Module) -> ModelShape:

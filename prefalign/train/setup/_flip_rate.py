@@ -9,7 +9,7 @@ from typing import Any
 from ..._errors import ConfigError, DataError
 from ...losses import waits_for_flip_rate, with_flip_rate
 from ...references import Policy
-from ..config._objective import Objective
+from ..config import Objective
 
 
 def settle_flip_rate(objective: Objective, model: Any, policy: Policy, pairs: Any, args: Any) -> Objective:

@@ -18,7 +18,7 @@ from prefalign.references import Ditto, PastCheckpoints
 from prefalign.references.past import _checkpoints, _ditto
 from prefalign.train import GenerationOptions, _recipe
 from prefalign.train._recipe import read_options
-from prefalign.train.config._generation import _DEFAULTS
+from prefalign.train.config._generation import DEFAULTS
 from prefalign.train.generation import _sampling
 from tests.tiny import tiny_pairs
 from tests.train.runs import ours
@@ -61,7 +61,7 @@ def test_the_config_files_of_the_page_are_read():
 def test_the_tables_name_every_option_with_its_default():
     for option in fields(GenerationOptions):
         (row,) = (line for line in PAGE.splitlines() if line.startswith("|") and f"`{option.name}`" in line[:40])
-        shown = {None: "all", (): "–"}.get(_DEFAULTS[option.name], str(_DEFAULTS[option.name]))
+        shown = {None: "all", (): "–"}.get(DEFAULTS[option.name], str(DEFAULTS[option.name]))
         assert shown in row.split("|")[2], option.name
     for option in fields(PastCheckpoints):
         assert f"| `{option.name}={option.default}`" in PAGE

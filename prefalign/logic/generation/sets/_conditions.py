@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ...analysis._behaviour import Behaviour
-from ...analysis._limits import Summed, levels, summed
-from ...structures._structure import PreferenceStructure
-from ...tables._literals import count_literals, literal_array
+from ...analysis import Behaviour, Summed, levels, summed
+from ...structures import PreferenceStructure
+from ...tables import count_literals, literal_array
 from ._regions import Region
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...._errors import SpecError
-from ...tables._masks import atom_mask, bits, full_mask
+from ...tables import atom_mask, bits, full_mask
 from ._conditions import AllOf, AnyOf, Condition, InRegion, Named, Not
 from ._regions import Region, exchange, row_orbits, symmetry
 

@@ -8,9 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...._errors import SpecError
-from ...tables._literals import function_costs, literal_array
-from ...tables._masks import full_mask
-from ...tables._minimise import EXACT_ATOMS
+from ...tables import EXACT_ATOMS, full_mask, function_costs, literal_array
 from ._conditions import Condition, MaxLiterals, conjuncts, skeleton
 from ._monotone import count_monotone, monotone_parts
 from ._regions import Region, exchange, symmetry

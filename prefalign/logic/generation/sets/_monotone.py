@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...tables._masks import full_mask, split
+from ...tables import full_mask, split
 from ._regions import Region, exchange, symmetry
 
 if TYPE_CHECKING:

@@ -116,7 +116,7 @@ def _residues(atoms: tuple[str, ...], prime: int) -> np.ndarray[Any, np.dtype[np
 
     import numpy as np
 
-    from ...tables._atoms import original
+    from ...tables import original
 
     source = random.Random(prime)
     point = {name: source.randrange(2, prime) for name in sorted(set(map(original, atoms)))}
@@ -135,7 +135,7 @@ def _grid(atoms: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The rows' weights at the points of a grid with 2d+1 values for an original with d copies."""
     import numpy as np
 
-    from ...tables._atoms import original
+    from ...tables import original
 
     names = sorted(set(map(original, atoms)))
     counts = [sum(original(atom) == name for atom in atoms) for name in names]

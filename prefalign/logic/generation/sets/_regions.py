@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ...._errors import SpecError
-from ...tables._masks import atom_mask, full_mask
+from ...tables import atom_mask, full_mask
 
 # How the four labels stand on (top, bottom).
 LABELS = {"o": (0, 0), "v": (1, 0), "x": (0, 1), "b": (1, 1)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...tables._minimise import EXACT_ATOMS
+from ...tables import EXACT_ATOMS
 from ._conditions import Condition, MaxLiterals, conjuncts, expand, is_array_test
 from ._members import by_literals, listable, members, region_size
 from ._regions import Region
@@ -18,7 +18,7 @@ def quick_count(condition: Condition, atoms: tuple[str, ...]) -> int | None:
     """The count if it takes no diagrams and no long listing, else None."""
     terms = expand(condition, atoms)
     if terms is not None:
-        return _sum(terms)
+        return total_size(terms)
     # A few tenths of a second at most: tests of arrays are fast, derivations and large formulas are not.
     few = {1: 1 << 8, 2: 1 << 8, 3: 1 << 8}.get(len(atoms), 1 << 4)
     many = {3: 1 << 16, 4: 1 << 8}.get(len(atoms), few)
@@ -35,7 +35,7 @@ def all_members(condition: Condition, atoms: tuple[str, ...]) -> Iterator[Pairs]
     return members(condition, atoms)
 
 
-def _sum(terms: dict[Region, int]) -> int | None:
+def total_size(terms: dict[Region, int]) -> int | None:
     total = 0
     for region, factor in terms.items():
         size = region.row_product() if not (region.symmetric or region.directions) else region_size(region)

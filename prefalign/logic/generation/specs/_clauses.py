@@ -7,15 +7,13 @@ from itertools import product
 from typing import Any
 
 from ...._errors import ParseError, SpecError
-from ...analysis._limits import Summed
-from ...formulas._formula import Formula
-from ...formulas._grammar import parse_formula
-from ...named._catalogue import catalogue
-from ...named._read import Readable, as_structure
-from ...structures._structure import PreferenceStructure
-from ...tables._atoms import original
-from ...tables._masks import atom_mask, full_mask
-from ..sets._conditions import (
+from ...analysis import Summed
+from ...formulas import Formula, parse_formula
+from ...named import Readable, as_structure, catalogue
+from ...structures import PreferenceStructure
+from ...tables import atom_mask, full_mask, original
+from ..sets import (
+    LABELS,
     AllOf,
     Condition,
     InRegion,
@@ -24,9 +22,10 @@ from ..sets._conditions import (
     Named,
     NoDisplacement,
     Not,
+    Region,
     SurvivesSum,
+    symmetry,
 )
-from ..sets._regions import LABELS, Region, symmetry
 
 # Atoms that stand in a parsed formula for the words `top` and `bottom`; of the same lengths, so that carets fit.
 _STAND_INS = {"top": "y98", "bottom": "y99   "}
@@ -126,7 +125,7 @@ def _allow(atoms: tuple[str, ...], rows: int, labels: str) -> Region:
 
 
 def _forall(formula: str | Formula, atoms: tuple[str, ...]) -> Region:
-    parsed = formula if isinstance(formula, Formula) else _with_sides(formula)
+    parsed = formula if isinstance(formula, Formula) else with_sides(formula)
     sides = {name.strip() for name in _STAND_INS.values()}
     unknown = [atom for atom in parsed.atoms if atom not in atoms and atom not in sides]
     if unknown:
@@ -143,7 +142,7 @@ def _forall(formula: str | Formula, atoms: tuple[str, ...]) -> Region:
     return Region(atoms, allowed["o"], allowed["v"], allowed["x"], allowed["b"])
 
 
-def _with_sides(text: str) -> Formula:
+def with_sides(text: str) -> Formula:
     import re
 
     spelled = re.sub(r"\b(top|bottom)\b", lambda word: _STAND_INS[word.group()], text)

@@ -9,11 +9,10 @@ from itertools import combinations
 from typing import Any, Literal
 
 from ...._errors import SpecError
-from ...formulas._formula import Formula
-from ...named._read import Readable, as_structure
-from ...tables._atoms import canonical
-from ..sets._conditions import AllOf, AnyOf, Condition, Not, conjuncts, expand
-from ..sets._regions import Region
+from ...formulas import Formula
+from ...named import Readable, as_structure
+from ...tables import canonical
+from ..sets import AllOf, AnyOf, Condition, Not, Region, conjuncts, expand
 from ._clauses import literal_part, monotone_part, quality_parts, region_parts, row_parts, symmetric_part
 
 Distinct = Literal["structure", "ratio"]
@@ -223,7 +222,7 @@ def check_consistent(condition: Condition, atoms: tuple[str, ...]) -> None:
 
 
 def _clash(first: Condition, second: Condition, atoms: tuple[str, ...]) -> str:
-    from ..sets._conditions import skeleton
+    from ..sets import skeleton
 
     row = (skeleton(first, atoms) & skeleton(second, atoms)).clashing_row
     why = "" if row is None else f": no label is left for row {row_name(row, atoms)}"
@@ -247,6 +246,6 @@ def _is_empty(parts: Iterable[Condition], atoms: tuple[str, ...]) -> bool:
 
 
 def _count(parts: Iterable[Condition], atoms: tuple[str, ...]) -> int | None:
-    from ..sets._sizes import quick_count
+    from ..sets import quick_count
 
     return quick_count(AllOf(tuple(parts)), atoms)

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from ...._errors import ParseError, did_you_mean
 from ...._scan import TokenStream, compile_pattern
-from ...named._catalogue import catalogue
-from ...named._read import is_column
-from ...tables._atoms import is_atom
+from ...named import catalogue, is_column
+from ...tables import is_atom
 from ._spec import Spec, Specification
 
 _PATTERN = compile_pattern(
@@ -158,10 +157,10 @@ class _Reader:
         return self._checked(self.stream.text[start:end], start)
 
     def _checked(self, formula: str, start: int) -> str:
-        from ._clauses import _with_sides
+        from ._clauses import with_sides
 
         try:
-            _with_sides(formula)
+            with_sides(formula)
         except ParseError as error:
             message = str(error).partition("\n")[0]
             raise ParseError(message, self.stream.text, start + error.position) from None
