@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,9 +100,28 @@ class Loss(ABC):
 
     def reduce(self, pair_logps: PairLogps) -> Tensor:
         """The number that training minimises: each term's mean over the pairs times its weight, added in order."""
+        return self.combine(self.term_values(pair_logps))
+
+    def term_values(self, pair_logps: PairLogps) -> list[Tensor]:
+        """The value of each term on each pair, without its weight; (pairs,) each."""
+        return [term(pair_logps) for _, term in self.terms]
+
+    def combine(
+        self,
+        values: Sequence[Tensor],
+        weights: Sequence[float] | None = None,
+        mean: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """`reduce`, given the terms' values.
+
+        Args:
+            values: What `term_values` gave.
+            weights: The terms' weights at this step; None: those of `terms`.
+            mean: The mean over pairs; None: all count the same.
+        """
         total: Tensor | float = 0.0
-        for weight, term in self.terms:
-            total = total + term(pair_logps).mean() * weight
+        for weight, value in zip([w for w, _ in self.terms] if weights is None else weights, values, strict=True):
+            total = total + (value.mean() if mean is None else mean(value)) * weight
         assert not isinstance(total, float)
         return total
 

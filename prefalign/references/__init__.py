@@ -3,6 +3,7 @@
 from .._files import write_json as write_json
 from ._base import Batch as Batch
 from ._base import Host as Host
+from ._base import Logps as Logps
 from ._base import Policy as Policy
 from ._base import Reference as Reference
 from ._base import State as State

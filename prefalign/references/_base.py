@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
@@ -34,6 +34,19 @@ class Policy:
     processing_class: Any
 
 
+class Logps(NamedTuple):
+    """Log-probabilities of a batch of pairs, in nats.
+
+    Attributes:
+        chosen, rejected: Sums over tokens, each (pairs,).
+        tokens: Those of every token, (2 pairs, length - 1), chosen rows first; None if they are not known.
+    """
+
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+    tokens: torch.Tensor | None = None
+
+
 class Host(Protocol):
     """What a reference may use of the trainer that holds it: TRL's public names, nothing else.
 
@@ -53,11 +66,11 @@ class Host(Protocol):
     state: Any
     processing_class: Any
 
-    def compute_ref_log_probs(self, model: torch.nn.Module, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of a batch under `model`: (chosen, rejected), each (pairs,), sums over tokens in nats.
+    def reference_logps(self, model: torch.nn.Module, inputs: Batch, *, adapter_on: bool = False) -> Logps:
+        """Log-probabilities of a batch under `model`, without gradients.
 
-        No gradients are kept. With adapters and no `ref_model`, the adapter is off while `model` runs, or the adapter
-        named "ref" is on.
+        Where the policy has adapters and there is no `ref_model`, the adapter is off while `model` runs, or the one
+        named "ref" is on; with `adapter_on` it stays as it is.
         """
         ...
 
@@ -120,10 +133,10 @@ class Reference(ABC):
         assert self._host is not None, "setup(trainer) comes first"
         return self._host
 
-    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Reference log-probabilities of a batch: (chosen, rejected), each (pairs,), summed over tokens, in nats."""
+    def logps(self, inputs: Batch) -> Logps | None:
+        """Reference log-probabilities of a batch."""
         host = self.host
-        return host.compute_ref_log_probs(host.model if host.ref_model is None else host.ref_model, inputs)
+        return host.reference_logps(host.model if host.ref_model is None else host.ref_model, inputs)
 
     @contextmanager
     def serving(self) -> Iterator[torch.nn.Module]:

@@ -1,5 +1,6 @@
 """Training: the arguments, the trainer, and what is watched."""
 
+from ._estimate import estimate_for_model as estimate_for_model
 from ._recipe import DataArguments as DataArguments
 from ._recipe import add_training_arguments as add_training_arguments
 from ._recipe import read_options as read_options
@@ -19,4 +20,3 @@ from .generation._generators import TransformersGenerator as TransformersGenerat
 from .generation._sampling import Generator as Generator
 from .generation._sampling import Request as Request
 from .generation._sampling import Sampling as Sampling
-from .setup._estimate import estimate_for_model as estimate_for_model

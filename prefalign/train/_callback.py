@@ -11,9 +11,9 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from .._errors import CheckpointError
 from ..references import load_state, save_state
+from ._estimate import estimate_training
 from ._trl import set_tokens_seen, tokens_seen
 from .checkpoints import LAST_FILE, check_weights, finish, run_record, write_run
-from .setup import estimate_training
 
 if TYPE_CHECKING:
     from ._host import Host

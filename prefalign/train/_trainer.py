@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,19 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 
-from .._errors import ConfigError
 from ..losses import Loss, PairLogps
-from ..references import GivenModel, Reference
+from ..references import Logps, Reference
 from . import _trl
 from ._callback import RunCallback
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
-from .batches import TokenBatches, check_token_batches, read_weights
-from .cache import ReferenceCache, plan_cache, settle
+from .batches import TokenBatches
+from .cache import ReferenceCache, settle
 from .checkpoints import _whole, bad_rows, extend_card, stop
-from .config import PrefConfig, check_args, check_arguments, mirror, put_together
+from .config import check_arguments
 from .forward import install_all
-from .generation import (
-    Baseline,
-    Generator,
-    SelfPlay,
-    TransformersGenerator,
-    anchor_metrics,
-    evaluated,
-    generates,
-    plan_baseline,
-    prepare_generation,
-    takes_winners,
-)
+from .generation import Baseline, Generator, SelfPlay, anchor_metrics, evaluated, generates
 from .metrics import Statistics, Watch, before_end, divergence, kl_metric, pair_statistics, term_metrics, weights_now
-from .setup import _policy, prepare_data, settle_flip_rate
+from .setup import Plan, loading_errors, plan_run
 
 
 class PrefTrainer(DPOTrainer):  # type: ignore[misc]
@@ -97,69 +85,55 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         **unknown: Any,
     ) -> None:
         check_arguments(type(self), unknown)
-        if model is None:
-            raise ConfigError("`model` must be a model, a directory with one, or a hub id (got None).")
-        args = PrefConfig(_policy.default_output_dir(model)) if args is None else copy.copy(args)
-        check_args(args)
-        if ref_model is not None and reference is not None:
-            raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
-        if ref_model is not None:
-            reference = GivenModel(ref_model)
-        _policy.check_model_options(model, args)
-        _whole.check_output_dir(args.output_dir)
-        self.objective = put_together(args, loss, reference)
-        self.reference = self.objective.reference
-        base = _policy.base_of_adapter(model)
-        named = model if base is None else base  # what tells of the policy until its adapter is loaded
-        policy = _policy.describe_policy(named, processing_class, args)
-        self.reference.check(policy)
-        data = prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(self.objective.loss))
-        self.pair_weights = read_weights(data.train, data.eval, self.objective, args)
-        check_token_batches(getattr(args, "tokens_per_batch", None), self.objective.loss)
-        sampling = prepare_generation(named, policy, args, self.objective.loss, bool(data.winners), generator)
-        baseline = plan_baseline(args, self.objective.loss, self.reference, sft_dataset, named, policy, data.train)
-        if base is not None:
-            model = _policy.load_adapter(model, args, peft_config, quantization_config)
-        self.objective = settle_flip_rate(self.objective, model, policy, data.train, args)
-        mirror(self.objective, args)
-        self.data_reports, self.noise_rate, self.splits = data.reports, data.noise_rate, data.splits
-        self._reference_tokens: list[Tensor] = []
+        plan = plan_run(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+            loss=loss,
+            reference=reference,
+            generator=generator,
+            sft_dataset=sft_dataset,
+        )
+        self._prepare(plan)
+        with loading_errors(plan.name):
+            super().__init__(**plan.for_trl())
+        self._attach(plan)
+
+    def _prepare(self, plan: Plan) -> None:
+        """What TRL's constructor calls upon."""
+        self.objective, self.reference = plan.objective, plan.objective.reference
+        self.pair_weights = plan.pair_weights
+        self.data_reports, self.noise_rate, self.splits = plan.data.reports, plan.data.noise_rate, plan.data.splits
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
-        self.statistics = Statistics(self, getattr(args, "statistics", "every_step") == "every_step")
-        draws = sampling is not None or (baseline is not None and baseline.sampling is not None)
-        caching = plan_cache(args, self.reference, data.train, ref_model, model, peft_config, draws)
-        second = partial(_policy.second_model, model, ref_model, self.reference, policy, args, peft_config)
-        with _policy.loading_errors(model):
-            super().__init__(
-                model=model,
-                ref_model=_trl.NoModel() if caching.postpones else second(),
-                args=args,
-                data_collator=None if data_collator is None else IndexedCollator(data_collator),
-                train_dataset=data.train,
-                eval_dataset=data.eval,
-                processing_class=policy.processing_class,
-                compute_metrics=compute_metrics,
-                callbacks=callbacks,
-                optimizers=optimizers,
-                quantization_config=quantization_config if base is None else None,
-                peft_config=peft_config,
-            )
-        if data_collator is None:
+        self.statistics = Statistics(self, getattr(plan.args, "statistics", "every_step") == "every_step")
+
+    def _attach(self, plan: Plan) -> None:
+        """What stands on the trainer that TRL's constructor made."""
+        args = plan.args
+        if plan.trl["data_collator"] is None:
             self.data_collator: Any = IndexedCollator(self.data_collator)
         self.self_play: SelfPlay | None = None
-        if sampling is not None:
-            self.self_play = SelfPlay(self, generator or TransformersGenerator(), sampling, data.winners)
-        self.baseline = None if baseline is None else Baseline(self, baseline, generator or TransformersGenerator())
+        if plan.sampling is not None:
+            self.self_play = SelfPlay(self, plan.generator, plan.sampling, plan.data.winners)
+        self.baseline = None if plan.baseline is None else Baseline(self, plan.baseline, plan.generator)
         self.beta = self.objective.beta
         self.reference.setup(self)
         self.statistics.install()
         budget = getattr(args, "tokens_per_batch", None)
         self.token_batches = None if budget is None else TokenBatches(self, budget)
         asked = getattr(args, "shared_prefix", False)  # TRL's own configuration: TRL's own forward
-        neftune = args.neftune_noise_alpha
-        self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked, neftune)
-        self.reference_cache: ReferenceCache | None = settle(self, caching, second, quantization_config)
+        self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked, args.neftune_noise_alpha)
+        self.reference_cache: ReferenceCache | None = settle(self, plan.caching, plan.second, plan.quantization)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
@@ -209,11 +183,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         pairs = self._pairs(inputs, tokens)
         if self.baseline is not None:
             pairs = self.baseline.add(pairs, model, numbers)
-        values = [term(pairs) for _, term in self.objective.loss.terms]
+        values = self.objective.loss.term_values(pairs)
         if ours:
-            for weight, value in zip(weights_now(self), values, strict=True):
-                mean = value.mean() if self.pair_weights is None else self.pair_weights.mean(value, numbers)
-                loss = loss + mean * weight
+            mean = None if self.pair_weights is None else partial(self.pair_weights.mean, numbers=numbers)
+            loss = loss + self.objective.loss.combine(values, weights_now(self), mean)
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
         if not logged:
             self._log_pairs(inputs, pairs)
@@ -248,12 +221,22 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
     def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of a batch under `model`, without gradients: (chosen, rejected), (pairs,), sums in nats."""
+        found = self.reference_logps(model, inputs)
+        return found.chosen, found.rejected
+
+    def reference_logps(self, model: Any, inputs: Mapping[str, Any], *, adapter_on: bool = False) -> Logps:
+        """Log-probabilities of a batch under `model`, without gradients, and those of every token.
+
+        Args:
+            model: The second model; the policy where there is none.
+            inputs: A collated batch.
+            adapter_on: The policy's adapter stays as it is; otherwise it is off, or the one named "ref" is on.
+        """
         recorder = _trl.Recorder(model, self.forward_pass)
         batch = {key: value for key, value in inputs.items() if key != PAIR_INDEX}
-        with self.statistics.left_out():
+        with self.statistics.left_out(), _trl.adapter_left_on(self) if adapter_on else nullcontext():
             chosen, rejected = super().compute_ref_log_probs(recorder, batch)
-        self._reference_tokens.append(recorder.token_logps(inputs["completion_mask"]))
-        return chosen, rejected
+        return Logps(chosen, rejected, recorder.token_logps(inputs["completion_mask"]))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         """Train; with `resume_from_checkpoint` the reference's state is restored too.
@@ -310,15 +293,15 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if self.precompute_ref_logps:
             return None
         if self.reference_cache is not None:
-            (inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
+            *(inputs[chosen_key], inputs[rejected_key]), tokens = self.reference_cache.logps(inputs)
             return tokens
-        self._reference_tokens.clear()
         logps = self.reference.logps(inputs)
         if logps is None:  # TRL's metrics need numbers: its rewards become beta * log pi
             zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
-            logps = zeros, zeros
-        inputs[chosen_key], inputs[rejected_key] = logps
-        return self._reference_tokens.pop() if len(self._reference_tokens) == 1 else None
+            logps = Logps(zeros, zeros)
+        # A reference of a user's own may return the two sums alone.
+        inputs[chosen_key], inputs[rejected_key], tokens = Logps(*logps)
+        return tokens
 
     def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor) -> PairLogps:
         """What the loss sees; lengths count a completion's tokens as TRL does."""

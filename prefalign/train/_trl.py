@@ -160,6 +160,19 @@ def uneven_gather(accelerator: Any) -> Iterator[None]:
         del accelerator.gather
 
 
+@contextmanager
+def adapter_left_on(trainer: Any) -> Iterator[None]:
+    """Within, TRL computes the reference's log-probabilities without turning the policy's adapter off.
+
+    TRL leaves the adapter alone where there is a second model; here that is the policy itself.
+    """
+    kept, trainer.ref_model = trainer.ref_model, trainer.model
+    try:
+        yield
+    finally:
+        trainer.ref_model = kept
+
+
 class NoModel(nn.Module):
     """Given to TRL as `ref_model` so that it loads none; `PrefTrainer.ref_model` never holds it."""
 

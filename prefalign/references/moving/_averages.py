@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from ..._errors import CheckpointError
-from .._base import Batch, Host, Reference, State
+from .._base import Batch, Host, Logps, Reference, State
 from .._sharding import copy_full, full, sharded_like
 from ._weights import AdapterSlots, ModelSlots, Slots
 
@@ -37,7 +37,7 @@ class _Following(Reference):
         else:
             self._slots = AdapterSlots(policy)
 
-    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def logps(self, inputs: Batch) -> Logps | None:
         with self.slots.active():
             return super().logps(inputs)
 

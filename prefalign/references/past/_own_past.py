@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..._errors import CheckpointError
-from .._base import Batch, Host, Reference, State
+from .._base import Batch, Host, Logps, Reference, State
 from .._sharding import is_sharded, local, reshard, trained_weights
 from ._snapshots import Snapshots
 
@@ -86,17 +86,12 @@ class OwnPast(Reference):
             with self._in_place():
                 yield self._policy
 
-    def logps(self, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def logps(self, inputs: Batch) -> Logps | None:
         host = self.host
         if host.ref_model is not None:
             return super().logps(inputs)
         with self._in_place():
-            # With a second model TRL leaves the adapter on; here that model is the policy with the past adapter.
-            host.ref_model = host.model
-            try:
-                return host.compute_ref_log_probs(host.model, inputs)
-            finally:
-                host.ref_model = None
+            return host.reference_logps(host.model, inputs, adapter_on=True)
 
     def save_files(self, folder: Path) -> None:
         self._alone(lambda store: store.copy_to(folder / PAST_FOLDER))

@@ -2,4 +2,5 @@
 
 from ._by_tokens import TokenBatches as TokenBatches
 from ._by_tokens import check_token_batches as check_token_batches
+from ._weights import PairWeights as PairWeights
 from ._weights import read_weights as read_weights

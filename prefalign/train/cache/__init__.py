@@ -2,4 +2,5 @@
 
 from ._cache import ReferenceCache as ReferenceCache
 from ._cache import settle as settle
+from ._plan import CachePlan as CachePlan
 from ._plan import plan_cache as plan_cache

@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from trl import DPOTrainer
 
 from ..._errors import CheckpointError, ConfigError
-from ...references import LogpStore
+from ...references import Logps, LogpStore
 from ._plan import CachePlan
 from ._rows import KNOWN, TOKEN_LOGPS, CachedCollator, Replay, Survey, row_keys, row_values, rows_of, survey
 from ._weights import Load, ReferenceWeights
@@ -32,7 +32,6 @@ _PEEKED = 16  # rows of a stream that are looked for before it is used
 # Nats by which rounding may change a token's log-probability, with another machine or other batches.
 _ROUNDING, _ROUNDING_16 = 1e-3, 0.75
 _LEAST_TOKENS = 4096  # of a batch that is computed before training
-Logps = tuple[Tensor, Tensor]
 
 
 def settle(trainer: Any, plan: CachePlan, load: Load, quantization: Any = None) -> ReferenceCache | None:
@@ -111,15 +110,14 @@ class ReferenceCache:
             print(f"Reference cache: {self._summary()}", flush=True)
         return None
 
-    def logps(self, inputs: dict[str, Any]) -> tuple[Logps, Tensor | None]:
+    def logps(self, inputs: dict[str, Any]) -> Logps:
         """The reference's log-probabilities of a batch, from the cache, else computed and kept.
 
         Args:
             inputs: The batch; what the collator put into it for the cache is taken out.
 
         Returns:
-            (chosen, rejected), each (pairs,), summed as TRL sums, in nats; and those of every token,
-            (2 pairs, length - 1).
+            Sums as TRL sums them, and the log-probabilities of every token.
         """
         trainer = self.trainer
         known: Tensor | None = inputs.pop(TOKEN_LOGPS, None)
@@ -127,14 +125,14 @@ class ReferenceCache:
             assert known is not None
             if self.lazy and not self._verified:
                 self._verify_batch(inputs, known)
-            return DPOTrainer.compute_ref_log_probs(trainer, Replay(known), inputs), known
+            chosen, rejected = DPOTrainer.compute_ref_log_probs(trainer, Replay(known), inputs)
+            return Logps(chosen, rejected, known)
         self.weights.hold()
-        trainer._reference_tokens.clear()
-        logps = trainer.reference.logps(inputs)
-        tokens = trainer._reference_tokens.pop()
+        logps: Logps = trainer.reference.logps(inputs)
+        assert logps.tokens is not None
         if self.lazy or trainer.model.training:
-            self._keep(inputs, tokens)
-        return logps, tokens
+            self._keep(inputs, logps.tokens)
+        return logps
 
     def _all_know(self, known: bool) -> bool:
         """Whether no process has to compute: where the model is sharded, all compute or none."""
@@ -226,12 +224,13 @@ class ReferenceCache:
         trainer = self.trainer
         batch = self._collate(rows_of(dataset, numbers))
         try:
-            trainer.compute_ref_log_probs(self.weights.computing(), send_to_device(batch, trainer.accelerator.device))
+            there = send_to_device(batch, trainer.accelerator.device)
+            found = trainer.reference_logps(self.weights.computing(), there)
         except torch.OutOfMemoryError:
             if len(numbers) == 1 or self.weights.sharded:
                 raise
         else:
-            return [(batch, trainer._reference_tokens.pop())]
+            return [(batch, found.tokens)]
         torch.accelerator.memory.empty_cache()
         half = len(numbers) // 2
         return self._fresh(dataset, numbers[:half]) + self._fresh(dataset, numbers[half:])
@@ -269,9 +268,7 @@ class ReferenceCache:
         trainer = self.trainer
         self._verified = True
         self.weights.hold()
-        trainer._reference_tokens.clear()
-        trainer.reference.logps(dict(inputs))
-        fresh = trainer._reference_tokens.pop()
+        fresh = trainer.reference.logps(dict(inputs)).tokens
         apart = (fresh - known.to(fresh.device)).abs() * inputs["completion_mask"][:, 1:].to(fresh.device)
         worst = apart.max().item()
         if self.weights.sharded:  # all come to the same end

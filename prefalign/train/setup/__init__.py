@@ -1,5 +1,5 @@
-"""From arguments to a policy and its data."""
+"""From arguments to a plan of the run: its policy, its data, its objective."""
 
-from ._data import prepare_data as prepare_data
-from ._estimate import estimate_training as estimate_training
-from ._flip_rate import settle_flip_rate as settle_flip_rate
+from ._plan import Plan as Plan
+from ._plan import plan_run as plan_run
+from ._policy import loading_errors as loading_errors

@@ -123,20 +123,20 @@ def test_a_damaged_shard_is_set_aside_and_computed_again(checkpoint, tmp_path, f
 def test_an_interrupted_computation_goes_on(checkpoint, tmp_path, folder, monkeypatch):
     monkeypatch.setattr(_cache, "_LEAST_TOKENS", 1)  # batches of eight pairs
     calls = []
-    original = PrefTrainer.compute_ref_log_probs
+    original = PrefTrainer.reference_logps
 
-    def interrupted(self, model, inputs):
+    def interrupted(self, model, inputs, **options):
         calls.append(len(inputs["input_ids"]) // 2)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(self, model, inputs)
+        return original(self, model, inputs, **options)
 
-    monkeypatch.setattr(PrefTrainer, "compute_ref_log_probs", interrupted)
+    monkeypatch.setattr(PrefTrainer, "reference_logps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path, checkpoint)
     done = sum(calls[:2])
     assert 0 < done < 24
-    monkeypatch.setattr(PrefTrainer, "compute_ref_log_probs", original)
+    monkeypatch.setattr(PrefTrainer, "reference_logps", original)
     assert cached(tmp_path, checkpoint).reference_cache.computed == 24 - done
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..._errors import ConfigError
-from ...data import SAMPLE, Division, Estimate, ModelShape, PairSizes, Way, estimate, pair_sizes
-from ..forward import reason_against, reason_against_default
+from .._errors import ConfigError
+from ..data import SAMPLE, Division, Estimate, ModelShape, PairSizes, Way, estimate, pair_sizes
+from .forward import reason_against, reason_against_default
 
 
 def shape_of(model: nn.Module) -> ModelShape:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prefalign._errors import ConfigError
 from prefalign.cli._main import main
 from prefalign.train import estimate_for_model
-from prefalign.train.setup._estimate import estimate_training, shape_of
+from prefalign.train._estimate import estimate_training, shape_of
 from tests.tiny import tiny_model, tiny_pairs
 from tests.train.runs import lora, ours
 
