@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .._errors import ParseError, PrefalignError
+from .._errors import ConfigError, ParseError, PrefalignError
 
 if TYPE_CHECKING:
     from ..logic import PreferenceStructure, RuleSet
@@ -15,8 +17,39 @@ LOSS_HELP = (
 )
 
 
-def read_loss(text: str) -> PreferenceStructure | RuleSet:
+def add_roles(parser: argparse.ArgumentParser) -> None:
+    """Declare `--roles`."""
+    parser.add_argument(
+        "--roles",
+        nargs="+",
+        default=[],
+        metavar="NAME=ROLE",
+        help="what names in a function mean that do not say it, as in rej_logps=l: w, l, rw, rl (log-probabilities, r: "
+        "the reference's), mean_w, prob_w, ratio_w, n_w and the like",
+    )
+
+
+def read_roles(words: Sequence[str]) -> dict[str, str]:
+    """What `--roles` gave.
+
+    Raises:
+        ConfigError: A word is not NAME=ROLE.
+    """
+    found = {}
+    for word in words:
+        name, equals, role = word.partition("=")
+        if not (name and equals and role):
+            raise ConfigError(f"`--roles` takes NAME=ROLE, as in rej_logps=l (got {word!a:.60}).")
+        found[name] = role
+    return found
+
+
+def read_loss(text: str, roles: Mapping[str, str] | None = None) -> PreferenceStructure | RuleSet:
     """The loss as logic; torch is loaded only for what is code.
+
+    Args:
+        text: As `LOSS_HELP` says.
+        roles: What names in a function mean.
 
     Raises:
         ParseError: The text is in no language; the message of the reader that got further is given.
@@ -25,7 +58,7 @@ def read_loss(text: str) -> PreferenceStructure | RuleSet:
     if ":" in text:  # no equation and no loss expression has a colon
         from ..compiler import derive_target
 
-        return derive_target(text)
+        return derive_target(text, roles)
     from ..logic import RuleSet, as_rules, catalogue
 
     entry = catalogue.get(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ._arguments import LOSS_HELP, read_loss
+from ._arguments import LOSS_HELP, add_roles, read_loss, read_roles
 
 # Truth tables over more atoms than this are no help on a terminal.
 _TABLE_ATOMS = 4
@@ -14,6 +14,7 @@ _TABLE_ATOMS = 4
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("loss", metavar="LOSS", help=LOSS_HELP)
+    add_roles(parser)
     parser.add_argument("--reference", action="store_true", help="the reference form: top ∧ R(l), bottom ∧ R(w)")
     parser.add_argument("--latex", action="store_true", help="print P, P_C and P_A in LaTeX only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from ..logic import PreferenceStructure, Rule, RuleSet, catalogue, describe
 
     # A name or code brings links and weights; a bare equation says nothing of a link.
-    loss, entry = read_loss(args.loss), catalogue.get(args.loss)
+    loss, entry = read_loss(args.loss, read_roles(args.roles)), catalogue.get(args.loss)
     bare = isinstance(loss, PreferenceStructure)
     rules = (Rule(loss),) if isinstance(loss, PreferenceStructure) else loss.rules
     if args.reference:

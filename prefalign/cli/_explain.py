@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .._errors import PrefalignError
+from ._arguments import add_roles, read_roles
 
 if TYPE_CHECKING:
     from ..compiler import Reading
@@ -22,13 +23,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a name (cpo), an equation (w*(1-l)/l), a column (ovxo), a loss expression (dpo(beta=0.1)), or a function "
         "in a file (loss.py:my_loss), which is run to be read",
     )
+    add_roles(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain and print; of code, also what the reading noticed."""
-    found, reading = _from_file(args.loss) if _names_a_function(args.loss) else _from_text(args.loss)
+    found, reading = _from_file(args.loss, args.roles) if _names_a_function(args.loss) else _from_text(args.loss)
     if args.json:
         noticed = {} if reading is None else _noticed(reading)
         print(json.dumps({**found.as_dict(), **noticed}, ensure_ascii=False, indent=2))
@@ -56,10 +58,10 @@ def _names_a_function(text: str) -> bool:
     return ":" in text
 
 
-def _from_file(target: str) -> tuple[Explanation, Reading | None]:
+def _from_file(target: str, roles: list[str]) -> tuple[Explanation, Reading | None]:
     from ..compiler import derive_target  # torch, only for code
 
-    return _of_code(derive_target(target), target)
+    return _of_code(derive_target(target, read_roles(roles)), target)
 
 
 def _of_code(found: PreferenceStructure | RuleSet, title: str) -> tuple[Explanation, Reading | None]:

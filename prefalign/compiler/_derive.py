@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -19,12 +19,13 @@ from ._declared import claimed_reading, with_declared
 from .lowering import GroupLoss
 from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
 from .symbols import _symbols as sy
-from .tracing import Formula, trace
+from .symbols import is_frozen
+from .tracing import Formula, given_roles, is_policy, trace
 
 Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 
 
-def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
+def derive(loss: Readable, *, roles: Mapping[str, str] | None = None, **given: Any) -> PreferenceStructure | RuleSet:
     """Read a loss into logic, from its equation, its name, or its code.
 
     Code is run, unmodified, on symbolic tensors. Parameters whose names say so (`policy_chosen_logps`, `logp_l`,
@@ -40,6 +41,9 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
         loss: Equation text, a SymPy expression, a catalogue name; or a `Loss` or `GroupLoss`; or a Python function,
             callable object, or unbound method that returns a loss (a tensor, a tuple that begins with one, or a dict
             with `loss`).
+        roles: What parameters, entries or fields mean whose names do not say it: {"rej_logps": "l"}. Known are w, l,
+            rw, rl (log-probabilities, summed; r: the reference's), mean_w, … (means over tokens), prob_w, …, ratio_w,
+            ratio_l, n_w, n_l (token counts), wl and rwrl (both answers joined).
         given: Values for parameters of the function, by name: `self=` a stub for a method, `loss_type="ipo"`, ….
 
     Returns:
@@ -58,6 +62,13 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
         >>> derive(mine).structure.rows
         'bvxo'
     """
+    if roles and isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
+        raise DerivationError("Roles are for Python functions; an equation or a name has none.")
+    with given_roles(roles or {}):
+        return _derive(loss, given)
+
+
+def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | RuleSet:
     if isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
         if given:
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
@@ -80,6 +91,13 @@ def derive(loss: Readable, **given: Any) -> PreferenceStructure | RuleSet:
 def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:
     """Read with hyperparameters as symbols; those on whose value the form of the code depends, as numbers."""
     formula = trace(function, given, frozenset(), groups)
+    symbols = formula.expr.free_symbols
+    # A structure that `to_loss` was given may ask nothing of the policy; a function that does not is no loss.
+    foreign = not isinstance(given.get("self"), Loss)
+    if foreign and is_live(formula.expr) and not any(is_policy(s) or is_frozen(s) for s in symbols):
+        raise DerivationError(
+            f"The loss reads the reference's log-probabilities alone, {formula.expr}: it teaches the policy nothing."
+        )
     names = tuple(formula.hypers)
     first: PrefalignError | None = None
     for plain in (frozenset[str](), *(frozenset([one]) for one in names), frozenset(names)):

@@ -43,13 +43,14 @@ def load_function(target: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def derive_target(target: str) -> PreferenceStructure | RuleSet:
+def derive_target(target: str, roles: Mapping[str, str] | None = None) -> PreferenceStructure | RuleSet:
     """`derive` for the command line, where no arguments can be given: what a target names, read.
 
     A method is read on an instance, `Class()`, if the class needs no arguments.
 
     Args:
         target: As in `load_function`.
+        roles: As in `derive`.
 
     Raises:
         DerivationError: As in `load_function` and `derive`, with a remedy that the command line can follow.
@@ -59,8 +60,13 @@ def derive_target(target: str) -> PreferenceStructure | RuleSet:
     if "." in name and inspect.isfunction(function) and [*inspect.signature(function).parameters][:1] == ["self"]:
         function = getattr(_instance(function.__globals__, name), name.rpartition(".")[2])
     try:
-        return derive(function)
+        return derive(function, roles=roles)
     except DerivationError as error:
+        said = r'derive\(function, roles={"([^"]+)": "(\w+)"}\)'
+        if re.search(said, str(error)):
+            # "Say it: --roles rej_logps=l, or whatever it is; or give its value: …"
+            text = re.sub(r"; or give its value: .*$", ".", re.sub(said, r"--roles \1=\2", str(error)))
+            raise DerivationError(text) from error
         give = r"(?:Give it|Give the one that is something else): derive\(function, (\w+)=…\)\."
         remedy = r"Give `\1` a default in the file, or name a function there that calls this one with a value."
         if not re.search(give, str(error)):

@@ -26,6 +26,7 @@ from .named._read import as_rules as as_rules
 from .named._read import derive as derive
 from .polynomials._counts import show as show
 from .structures._rules import LINKS as LINKS
+from .structures._rules import Direction as Direction
 from .structures._rules import Link as Link
 from .structures._rules import Rule as Rule
 from .structures._rules import RuleSet as RuleSet
@@ -95,6 +96,7 @@ __all__ = [
     "Candidate",
     "Catalogue",
     "Comparison",
+    "Direction",
     "Dominance",
     "Entry",
     "Explanation",

@@ -121,3 +121,18 @@ def test_neither_loads_torch_for_a_name():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["explain", "derive"])
+def test_roles_say_what_names_mean(command, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n\n\ndef mine(chosen_logps, other_logps):\n"
+        "    return torch.nn.functional.softplus(other_logps - chosen_logps).mean()\n"
+    )
+    assert main([command, f"{file}:mine"]) == 2
+    assert "--roles other_logps=l" in capsys.readouterr().err
+    assert main([command, f"{file}:mine", "--roles", "other_logps=l"]) == 0
+    assert "log(" in capsys.readouterr().out
+    assert main([command, f"{file}:mine", "--roles", "other_logps"]) == 2
+    assert "NAME=ROLE" in capsys.readouterr().err

@@ -39,9 +39,10 @@ def _equal_numbers(a: sp.Expr, b: sp.Expr, values: Values) -> bool:
     for symbol in sorted(symbols, key=lambda s: s.name):
         base = sy.thaw(symbol) if sy.is_frozen(symbol) else symbol
         drawn = -3 * torch.rand(16, generator=generator, dtype=torch.float64) - 0.01
-        points[base.name] = (
-            drawn if is_live(base) else torch.full((16,), float(values.get(symbol, 3)), dtype=torch.float64)
-        )
+        if base in (sy.N_W, sy.N_L):  # lengths in either order, and equal ones
+            points[base.name] = torch.randint(1, 4, (16,), generator=generator).double()
+        else:
+            points[base.name] = drawn if is_live(base) else torch.full_like(drawn, float(values.get(symbol, 3)))
     try:
         x, y = evaluate(a, points), evaluate(b, points)
     except AssertionError:

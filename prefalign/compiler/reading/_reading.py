@@ -150,27 +150,41 @@ def reading(
     parts: list[Part], values: Values, name: str, hyperparameters: Mapping[str, float], batch: tuple[str, ...] = ()
 ) -> Reading:
     """The Reading of what `read` found."""
-    rules = tuple(Rule(part.structure, _link(part), plain(part.weight), _guard(part.guards, values)) for part in parts)
+    rules = tuple(
+        Rule(part.structure, _link(part), _factor(part.weight), _guard(part.guards, values)) for part in parts
+    )
     used = {s.name for part in parts for e in (part.link, part.weight) for s in e.free_symbols}
     used |= {s.name for part in parts for e in part.core.meanings.values() for s in e.free_symbols}
     used |= {s.name for part in parts for d, _ in part.guards for s in d.free_symbols}
     return Reading(
         rules,
         name,
-        tuple({name: part.core.meanings[name] for name in part.structure.reduced.atoms} for part in parts),
+        tuple({name: _written(part.core.meanings[name]) for name in part.structure.reduced.atoms} for part in parts),
         {k: v for k, v in hyperparameters.items() if k in used},
         batch,
         tuple(_notes(parts)),
     )
 
 
+def _written(logp: sp.Expr) -> sp.Expr:
+    """A log-probability with case distinctions as SymPy writes them."""
+    return logp.replace(sy.Select, _select)
+
+
+def _factor(weight: sp.Expr) -> sp.Basic:
+    """A weight as it is printed: of a negative hyperparameter, its absolute value."""
+    shown = plain(weight)
+    known = not any(sy.is_frozen(s) for s in weight.free_symbols)
+    return sp.Abs(shown) if known and shown.free_symbols and shown.could_extract_minus_sign() else shown
+
+
 def _link(part: Part) -> Link:
     expression = plain(part.link)
     for known in LINKS.values():
         for beta in (known.expression, known.expression.subs(sp.Symbol("beta"), 1)):
-            if beta == expression:
+            if beta == expression and part.direction != "unknown":
                 return Link(expression, known.direction, known.name)
-    return Link(expression, "turning" if part.turning else "decreasing", "a link of its own")
+    return Link(expression, part.direction, "a link of its own")
 
 
 def _guard(guards: tuple[tuple[sp.Expr, bool], ...], values: Values) -> sp.Basic | None:
@@ -212,6 +226,11 @@ def _notes(parts: list[Part]) -> list[str]:
         notes.append("A probability with a power other than 1 is written with a copy (w2): a proposition of its own.")
     if len(parts) > 1 and not any(part.guards for part in parts):
         notes.append("A sum of rules has no single formula; entailment compares it rule by rule.")
-    if any(part.turning for part in parts):
+    if any(part.direction == "unknown" for part in parts):
+        notes.append(
+            "Whether a term with a detached factor or with lengths falls in rho is not known for all their values: "
+            "entailment does not order it."
+        )
+    if any(part.direction == "turning" for part in parts):
         notes.append("A turning link rises somewhere: entailment between structures does not order such losses.")
     return notes

@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 
 from ..._errors import DerivationError, PrefalignError
-from ...logic import PreferenceStructure
+from ...logic import Direction, PreferenceStructure
 from ..symbols import _symbols as sy
 from ..symbols import evaluate
 from ._cases import Values, collapse, soften, split_pairs
@@ -27,7 +27,7 @@ class Part:
         core: The log ratio.
         structure: Its reading.
         link: In `RHO`, hyperparameters, and detached quantities.
-        turning: Whether the link rises somewhere.
+        direction: Whether the term, weight and all, falls in ρ everywhere, rises somewhere, or that is not known.
         weight: Without `RHO`, positive at the hyperparameters' values where its sign is known.
         guards: (distance, whether distance > 0): all must hold.
     """
@@ -35,7 +35,7 @@ class Part:
     core: Core
     structure: PreferenceStructure
     link: sp.Expr
-    turning: bool
+    direction: Direction
     weight: sp.Expr = sp.S.One
     guards: tuple[tuple[sp.Expr, bool], ...] = ()
 
@@ -115,11 +115,9 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
         if len(used) != 1:
             raise DerivationError(_mixed(term, [bag.forms[i] for i in used]))
         groups.setdefault(used[0], []).append(term)
-    for i in list(groups):
-        k = straight.ratio_to(bag.forms[i]) if straight.coefficients else None
-        if k is not None:
-            groups[i].append(k * bag.symbols[i])
-            straight = Form()
+    for i, k in _spanned(straight, {i: bag.forms[i] for i in groups}).items():
+        groups[i].append(k * bag.symbols[i])
+        straight = straight + bag.forms[i].scaled(-k)
     parts = []
     for i, terms in groups.items():
         part, left = _part(bag.forms[i], bag.symbols[i], terms, values)
@@ -135,6 +133,26 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
     if constant != 0:
         parts[0] = replace(parts[0], link=parts[0].link + constant / parts[0].weight)
     return parts
+
+
+def _spanned(straight: Form, forms: dict[int, Form]) -> dict[int, sp.Expr]:
+    """How many times each log ratio that has a term of its own stands in the straight part; empty if that is not all.
+
+    So the `- d` of a penalty exp(d) - 1 - d belongs to the rule of exp(d).
+    """
+    if not straight.coefficients or not forms:
+        return {}
+    unknown = {i: sp.Dummy() for i in forms}
+    atoms = {atom for form in (straight, *forms.values()) for atom in form.coefficients}
+    equations = [
+        sp.Add(*(unknown[i] * form.coefficients.get(atom, 0) for i, form in forms.items()))
+        - straight.coefficients.get(atom, 0)
+        for atom in sorted(atoms, key=str)
+    ]
+    (solution,) = sp.linsolve(equations, *unknown.values()) or ((),)
+    if not solution or any(value.free_symbols & set(unknown.values()) for value in solution):
+        return {}
+    return {i: value for i, value in zip(unknown, solution, strict=True) if value != 0}
 
 
 def _mixed(term: sp.Expr, forms: list[Form]) -> str:
@@ -195,12 +213,15 @@ def _part(form: Form, symbol: sp.Symbol, terms: list[sp.Expr], values: Values) -
     core = core_of(form, values)
     link = sp.Add(*terms).xreplace({symbol: core.scale * RHO})
     down = _direction(link, values)
-    if (down == 0 and _number(_leading(form), values) < 0) or down > 0:
+    if down == 1 or (not down and _number(_leading(form), values) < 0):
         core = core_of(form.scaled(-sp.S.One), values)
         link = link.xreplace({RHO: -RHO})
     weight, link = _weight(link, values)
     link, left = _upright(link)
-    return Part(core, core.structure(), link, down == 0, weight), left * weight
+    direction: Direction = (
+        "unknown" if down is None or _sign_unknown(weight) else "turning" if down == 0 else "decreasing"
+    )
+    return Part(core, core.structure(), link, direction, weight), left * weight
 
 
 def _leading(form: Form) -> sp.Expr:
@@ -216,18 +237,44 @@ def _number(c: sp.Expr, values: Values) -> float:
     return float(evaluate(ready, {}))
 
 
-def _direction(link: sp.Expr, values: Values) -> int:
-    """-1 where the link never rises in ρ, 1 where it never falls, 0 where it turns; at the hyperparameters' values."""
+def _direction(link: sp.Expr, values: Values) -> int | None:
+    """-1 where the link never rises in ρ, 1 where it never falls, 0 where it turns, at the hyperparameters' values.
+
+    None if that depends on detached quantities or on lengths.
+    """
+    found = {_direction_at(link, values, drawn, lengths) for drawn in _DETACHED for lengths in _LENGTHS}
+    return found.pop() if len(found) == 1 else None
+
+
+# Log-probabilities behind a `detach`, and token counts, at which a link is looked at.
+_DETACHED = ((-1.0, -1.0), (-0.01, -30.0), (-30.0, -0.01))
+_LENGTHS = ((1.0, 1.0), (2.0, 40.0), (40.0, 2.0))
+
+
+def _direction_at(link: sp.Expr, values: Values, detached: tuple[float, float], lengths: tuple[float, float]) -> int:
     span = torch.logspace(-3, 3, 200, dtype=torch.float64)
     grid = torch.cat([-span.flip(0), torch.zeros(1, dtype=torch.float64), span])
     points = {s.name: torch.full_like(grid, values.get(s, 1.0)) for s in link.free_symbols}
-    points |= {sy.thaw(s).name: torch.full_like(grid, -1.0) for s in link.free_symbols if sy.is_frozen(s)}
+    points |= {sy.N_W.name: torch.full_like(grid, lengths[0]), sy.N_L.name: torch.full_like(grid, lengths[1])}
+    for symbol in link.free_symbols:
+        if sy.is_frozen(symbol):
+            chosen = sy.thaw(symbol).name.lower().endswith(("w", "y1"))
+            points[sy.thaw(symbol).name] = torch.full_like(grid, detached[0 if chosen else 1])
     heights = evaluate(link, points | {"rho": grid})
     steps = heights.diff()
     slack = 1e-9 * heights.abs().clamp(min=1e-6)[1:]
-    steps = steps[torch.isfinite(steps)]
-    slack = slack[: len(steps)]
+    known = torch.isfinite(steps)
+    steps, slack = steps[known], slack[known]
     return -1 if bool((steps <= slack).all()) else 1 if bool((steps >= -slack).all()) else 0
+
+
+def _sign_unknown(weight: sp.Expr) -> bool:
+    """Whether a weight with detached quantities or lengths may be of either sign."""
+    if not any(sy.is_frozen(s) or s in (sy.N_W, sy.N_L) for s in weight.free_symbols):
+        return False  # its value is known
+    signed = weight.replace(sy.Sigmoid, lambda x: sp.Dummy(positive=True))
+    signed = signed.replace(sy.LogSigmoid, lambda x: sp.Dummy(negative=True))
+    return not (signed.is_nonnegative or signed.is_nonpositive)
 
 
 def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
@@ -238,9 +285,8 @@ def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
         link = factored if all(r.q < 10**6 for r in factored.atoms(sp.Rational)) else link
     weight, rest = link.as_independent(RHO, as_Add=False)
     frozen = [s for s in weight.free_symbols if sy.is_frozen(s)]
-    if (not frozen and _number(weight, values) < 0) or weight.could_extract_minus_sign():
-        weight, rest = -weight, -rest
-    return weight, rest
+    negative = weight.could_extract_minus_sign() if frozen else _number(weight, values) < 0
+    return (-weight, -rest) if negative else (weight, rest)
 
 
 def _upright(link: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
@@ -285,7 +331,7 @@ def _semantic(form: Form, values: Values) -> Part | None:
             continue
         new = core if rest is None else replace(core, top=top, bottom=rest)
         try:
-            return Part(new, new.structure(), link, False, core.scale)
+            return Part(new, new.structure(), link, "decreasing", core.scale)
         except PrefalignError:
             continue
     return None

@@ -2,3 +2,4 @@
 
 from ._numeric import evaluate as evaluate
 from ._numeric import holds as holds
+from ._symbols import is_frozen as is_frozen

@@ -46,6 +46,8 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
             return functional.logsigmoid(go(e.args[0]))
         if isinstance(e, sy.Sigmoid):
             return torch.sigmoid(go(e.args[0]))
+        if isinstance(e, sp.Abs):
+            return torch.abs(go(e.args[0]))
         if isinstance(e, sp.Max):
             return reduce(torch.maximum, map(go, e.args))
         if isinstance(e, sp.Piecewise):

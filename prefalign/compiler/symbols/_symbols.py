@@ -51,14 +51,17 @@ class Select(sp.Function):  # type: ignore[misc]
 
 
 def assume(expr: sp.Expr, distance: sp.Expr, holds: bool) -> sp.Expr:
-    """`expr` where `distance > 0` is known to hold, or not to; on the boundary itself either answer is as good."""
+    """`expr` where `distance > 0` is known to hold, or not to.
+
+    On the boundary itself either answer is as good, unless it is one of token counts, which often are equal.
+    """
     if not expr.has(Select):
         return expr
     found = {}
     for node in expr.atoms(Select):
         if node.args[0] == distance:
             found[node] = node.args[1 if holds else 2]
-        elif node.args[0] == -distance:
+        elif node.args[0] == -distance and (holds or not distance.is_integer):
             found[node] = node.args[2 if holds else 1]
     return assume(expr.xreplace(found), distance, holds) if found else expr
 

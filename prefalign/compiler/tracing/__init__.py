@@ -2,6 +2,8 @@
 
 from ._quantities import Quantities as Quantities
 from ._quantities import random as random
+from ._roles import given_roles as given_roles
+from ._tensor import is_policy as is_policy
 from ._trace import Formula as Formula
 from ._trace import evaluate as evaluate
 from ._trace import trace as trace

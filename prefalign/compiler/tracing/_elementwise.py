@@ -169,8 +169,11 @@ _compare(lambda a, b: _unequal(a, b), "ne", "not_equal", "__ne__")
 
 
 def _unequal(a: sp.Expr, b: sp.Expr) -> Any:
-    # Equality of two real expressions that are not the same holds on a set of measure zero.
-    return sp.false if a == b or sp.simplify(a - b) == 0 else sp.true
+    if a == b or sp.simplify(a - b) == 0:
+        return sp.false
+    if (a - b).free_symbols & {sy.N_W, sy.N_L} and (a - b).is_integer:  # token counts often are equal
+        return sp.Or(_above(a, b), _above(b, a))
+    return sp.true  # equality of two real expressions that are not the same holds on a set of measure zero
 
 
 def _logic(function: Callable[..., Any], *names: str) -> None:

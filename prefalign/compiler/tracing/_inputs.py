@@ -17,7 +17,7 @@ from ...logic import PreferenceStructure
 from ...losses import Loss, PairLogps, WeightedSum
 from ..lowering import Tape
 from ._quantities import SPREAD, Quantities, Tokens, tokens
-from ._roles import Role, role_of, words_of
+from ._roles import Role, given_roles, guess, holds_logps, role_of, roles_by_letter, words_of
 from ._tensor import SymFloat
 
 SPREAD |= {"rw": sp.Symbol("spread_rw", real=True), "rl": sp.Symbol("spread_rl", real=True)}
@@ -45,12 +45,16 @@ class Lookup(dict[str, Any]):
     def __missing__(self, key: str) -> Tensor:
         found = self._find(key)
         if found is None:
+            if holds_logps(key):
+                raise DerivationError(_unknown(f"The entry `{key}`", key))
             raise KeyError(key)
         return found
 
     def __getattr__(self, key: str) -> Tensor:
         found = None if key.startswith("__") else self._find(key)
         if found is None:
+            if holds_logps(key) and not key.startswith("_"):
+                raise DerivationError(_unknown(f"The field `{key}`", key))
             raise AttributeError(key)
         return found
 
@@ -85,8 +89,10 @@ def arguments(function: Callable[..., Any], quantities: Quantities, given: Mappi
     hints = _hints(function)
     positional = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty and p.name not in given]
-    values = {p.name: _argument(p, hints.get(p.name), quantities, given, alone=len(required) == 1) for p in positional}
-    _distinct([name for name, value in values.items() if name not in given and isinstance(value, Tensor)])
+    alone = len(required) == 1
+    with given_roles(roles_by_letter(known)):
+        values = {p.name: _argument(p, hints.get(p.name), quantities, given, alone) for p in positional}
+        _distinct([name for name, value in values.items() if name not in given and isinstance(value, Tensor)])
     return values | {name: hyperparameters(v, quantities, name) for name, v in given.items() if name not in values}
 
 
@@ -135,9 +141,18 @@ def _argument(p: inspect.Parameter, hint: Any, quantities: Quantities, given: Ma
         return Lookup(quantities)
     if p.name in _USUAL:
         return hyperparameters(_USUAL[p.name], quantities, p.name)
+    if holds_logps(p.name):
+        raise DerivationError(_unknown(f"The parameter `{p.name}`", p.name))
     raise DerivationError(
         f"The parameter `{p.name}` is neither a log-probability by its name (`chosen_logps`, `ref_rejected_logps`, …) "
         f"nor has it a default. Give it: derive(function, {p.name}=…)."
+    )
+
+
+def _unknown(what: str, name: str) -> str:
+    return (
+        f"{what} speaks of log-probabilities, and its name does not say of which answer and model, or says more than "
+        f"that. Say it: {guess(name)}, or whatever it is; or give its value: derive(function, {name}=…)."
     )
 
 
@@ -153,7 +168,10 @@ def _fields(hint: type, quantities: Quantities) -> dict[str, Any]:
         elif isinstance(field.default, float):
             values[field.name] = hyperparameters(field.default, quantities, field.name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise DerivationError(f"The field `{field.name}` of `{hint.__name__}` is not recognised by its name.")
+            raise DerivationError(
+                f"The field `{field.name}` of `{hint.__name__}` is not recognised by its name. Say what it is: "
+                f"{guess(field.name)}."
+            )
     _distinct([name for name, value in values.items() if isinstance(value, Tensor)])
     return values
 

@@ -79,16 +79,24 @@ def place(k: int) -> sp.Symbol:
     return sp.Symbol(f"Y{k}", negative=True)
 
 
+_LONGEST = (6, 40, 2000, 12)  # tokens of the longest answer, draw by draw
+
+
 def random(
     seed: int, pairs: int, scale: float, hypers: Callable[[str, float], float], dtype: torch.dtype, groups: int = 0
 ) -> Quantities:
-    """Random pairs; log-probabilities in (-scale, 0), unequal lengths."""
+    """Random pairs; log-probabilities in (-scale, 0); chosen answers that are shorter, as long, and longer."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    counts = {k: torch.randint(2, 6, (pairs,), generator=generator) + (0 if k == "w" else 3) for k in ("w", "l")}
+    # In turn from pair to pair and draw to draw, so that every branch on lengths is met.
+    longest = _LONGEST[seed % len(_LONGEST)]
+    short = torch.randint(1, longest // 2 + 1, (pairs,), generator=generator)
+    more = torch.randint(1, longest // 2 + 1, (pairs,), generator=generator)
+    turn = (torch.arange(pairs) + seed) % 3
+    counts = {"w": short + more * (turn == 2), "l": short + more * (turn == 0)}
     width = int(max(int(n.max()) for n in counts.values()))
     logps, tokens = {}, {}
     for name in sy.LOGPS:

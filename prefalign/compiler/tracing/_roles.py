@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from ..._errors import DerivationError
+
 Kind = Literal["logp", "mean", "prob", "ratio", "count", "index"]
 
 _REFERENCE = {"ref", "reference", "old", "base", "sft"}
-_CHOSEN = {"chosen", "w", "win", "winner", "winning", "pos", "positive", "preferred", "accepted", "better", "yw"}
-_REJECTED = {"rejected", "l", "lose", "loser", "losing", "neg", "negative", "dispreferred", "worse", "yl", "reject"}
+_CHOSEN = {
+    "chosen",
+    "choose",
+    "w",
+    "win",
+    "winner",
+    "winning",
+    "pos",
+    "positive",
+    "preferred",
+    "accepted",
+    "better",
+    "yw",
+    "good",
+}
+_REJECTED = {
+    "rejected",
+    "l",
+    "lose",
+    "loser",
+    "losing",
+    "neg",
+    "negative",
+    "dispreferred",
+    "worse",
+    "yl",
+    "reject",
+    "rej",
+}
+_REJECTED |= {"unpreferred", "nonpreferred", "unchosen", "loose", "bad"}
 _COUNT = {"len", "lens", "length", "lengths", "tokens", "count", "counts", "ntokens", "n", "num"}
 _LOGP = {"logp", "logps", "logprob", "logprobs", "lp", "lps"}
 _PROB = {"prob", "probs", "probability", "probabilities"}
@@ -48,6 +81,64 @@ class Role:
     reference: bool
 
 
+# What a user may say of a name, `derive(function, roles={"rej_logps": "l"})`.
+ROLES = {
+    **{side: Role("logp", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
+    **{f"mean_{side}": Role("mean", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
+    **{f"prob_{side}": Role("prob", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
+    "ratio_w": Role("ratio", "w", False),
+    "ratio_l": Role("ratio", "l", False),
+    "n_w": Role("count", "w", False),
+    "n_l": Role("count", "l", False),
+    "wl": Role("logp", "", False),
+    "rwrl": Role("logp", "", True),
+}
+_GIVEN: ContextVar[Mapping[str, Role] | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def given_roles(roles: Mapping[str, str]) -> Iterator[None]:
+    """Within, these names have these roles, whatever their words say.
+
+    Args:
+        roles: Name -> a key of `ROLES`.
+
+    Raises:
+        DerivationError: There is no such role.
+    """
+    for name, role in roles.items():
+        if role not in ROLES:
+            raise DerivationError(
+                f"The role of `{name}` must be one of {', '.join(ROLES)} (got {role!r}): the policy's log-probability "
+                "of the chosen and of the rejected answer, the reference's, their means over tokens, probabilities, "
+                "log ratios, token counts, or both answers joined."
+            )
+    token = _GIVEN.set({name: ROLES[role] for name, role in roles.items()} | dict(_GIVEN.get() or {}))
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def roles_by_letter(names: Iterable[str]) -> dict[str, str]:
+    """`logps_c` beside `logps_r`: a letter alone says nothing, and the two together chosen and rejected."""
+    letters = {"c": "w", "r": "l"}
+    found = {
+        name: letters[stray.pop()]
+        for name in names
+        if (words := words_of(name)) & _LOGP and (stray := set(words - _KNOWN)) <= set(letters) and len(stray) == 1
+    }
+    return found if set(found.values()) == set(letters.values()) else {}
+
+
+def guess(name: str) -> str:
+    """How to say what a name means, with the likeliest role."""
+    words = words_of(name)
+    side = "l" if words & _REJECTED or re.search(r"rej|los|neg|bad|wors|other|_r$|_l$", name.lower()) else "w"
+    role = ("r" if words & _REFERENCE else "") + side
+    return f'derive(function, roles={{"{name}": "{role}"}})'
+
+
 def words_of(name: str) -> frozenset[str]:
     """The words of a name, in snake case or camel case; `log_ratio` is one word."""
     lower = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
@@ -59,9 +150,8 @@ def holds_logps(name: str) -> bool:
     return bool(words_of(name) & (_LOGP | _PROB | {"log", "policy", "pi"}))
 
 
-@cache
 def role_of(name: str) -> Role | None:
-    """The role of a name such as `reference_chosen_logps`; None if it has none.
+    """The role of a name: what was said of it, else what its words say; None if it has none.
 
     Example:
         >>> role_of("reference_chosen_logps")
@@ -69,19 +159,22 @@ def role_of(name: str) -> Role | None:
         >>> role_of("chosen_score") is None
         True
     """
+    return (_GIVEN.get() or {}).get(name) or _by_words(name)
+
+
+@cache
+def _by_words(name: str) -> Role | None:
     words = words_of(name)
     glued = next((_GLUED[word] for word in words if word in _GLUED), None)
     if glued and not words & _OTHER:
         return Role("logp", "w" if glued[-1] == "w" else "l", glued[0] == "r")
     explicit = bool(words & _LOGP or (words & _PROB and "log" in words))
-    short = {"c": "w", "r": "l"} if explicit else {}
-    stray = words - _KNOWN - set(short)
-    if words & _OTHER or (stray and not explicit):
+    # A word that is not known may say that it is something else: `chosen_logp_var`, `logp_minus_ref`.
+    if words & _OTHER or words - _KNOWN:
         return None
     if explicit and words & (_COUNT | _NORMALISED | {"token"}) and not words & _MEAN:
         return None  # of single tokens, or per token, or how many: the name does not say
     found = [side for side, known in (("w", _CHOSEN), ("l", _REJECTED)) if words & known]
-    found = found or sorted({short[word] for word in words if word in short})
     if len(found) > 1:
         return None
     side: Literal["w", "l", ""] = "" if not found else "w" if found[0] == "w" else "l"

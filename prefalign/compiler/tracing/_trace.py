@@ -131,21 +131,48 @@ def scalar_of(result: Any) -> sp.Expr:
 
 
 def loss_of(result: Any) -> Any:
-    """The loss in what a function returns: a tensor, the first of a tuple, `loss` in a dict or an object."""
+    """The loss in what a function returns: a tensor, the first of a plain tuple, `loss` in a dict or an object.
+
+    Raises:
+        DerivationError: It returns several numbers, and which of them is the loss is not certain.
+    """
     if isinstance(result, Tensor | SymFloat | float | int):
         return result
+    named = dict(result) if isinstance(result, Mapping) else _fields_of(result)
+    if named:
+        key = _loss_key([key for key in named if isinstance(key, str)])
+        if key is not None:
+            return loss_of(named[key])
+        tensors = [key for key, value in named.items() if isinstance(value, Tensor | SymFloat)]
+        if len(named) == 1 and tensors:
+            return loss_of(named[tensors[0]])
+        raise DerivationError(
+            f"The function returns {', '.join(map(str, named))}: none is called `loss`, so which one is minimised is "
+            f"not certain. Derive a function that returns it alone: lambda *a, **k: f(*a, **k)[{next(iter(named))!r}]."
+        )
     if isinstance(result, tuple | list) and result:
         return loss_of(result[0])
-    if isinstance(result, Mapping):
-        key = next((key for key in ("loss", "losses") if key in result), next(iter(result), None))
-        if key is not None:
-            return loss_of(result[key])
-    for name in ("loss", "losses"):
-        if hasattr(result, name):
-            return loss_of(getattr(result, name))
     raise DerivationError(
         f"The function returned {type(result).__name__}; a tensor (or a tuple with it first) is needed."
     )
+
+
+def _fields_of(result: Any) -> dict[str, Any]:
+    """The named parts of a NamedTuple, a dataclass or another object; none of a plain tuple or list."""
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return dict(zip(result._fields, result, strict=True))
+    if isinstance(result, tuple | list):
+        return {}
+    return {name: getattr(result, name) for name in ("loss", "losses") if hasattr(result, name)}
+
+
+def _loss_key(names: list[str]) -> str | None:
+    """The entry that is the loss: `loss` or `losses`, else the only one whose name ends so."""
+    for name in ("loss", "losses", "total_loss"):
+        if name in names:
+            return name
+    ending = [name for name in names if name.lower().endswith(("loss", "losses"))]
+    return ending[0] if len(ending) == 1 else None
 
 
 def evaluate(function: Callable[..., Any], quantities: Quantities, given: Mapping[str, Any]) -> Tensor:

@@ -79,10 +79,14 @@ class Explanation:
         return "\n".join(lines).rstrip()
 
 
+def _in_brackets(factor: object) -> str:
+    return f"({factor})" if getattr(factor, "is_Add", False) else str(factor)
+
+
 def _link_lines(rule: Rule | PreferenceStructure) -> list[str]:
     if isinstance(rule, PreferenceStructure):
         return []
-    weight = "" if rule.weight == 1 else f"{rule.weight} · "
+    weight = "" if rule.weight == 1 else f"{_in_brackets(rule.weight)} · "
     guard = "" if rule.guard is None else f", where {rule.guard}"
     if rule.orders:
         order, caution = "decreases in ρ: entailment orders the losses", []
@@ -91,10 +95,15 @@ def _link_lines(rule: Rule | PreferenceStructure) -> list[str]:
         caution = [
             "The weight is negative: below, “the loss” is the rule without its weight. The term does the opposite."
         ]
+    elif rule.link.direction == "unknown":
+        order = "its direction is not known: entailment does not order the losses"
+        caution = ["Whether the term falls in ρ is not known: below, “the loss” is one that does."]
     else:
         order = "turns: entailment does not order the losses"
         caution = ["The link turns: below, what lowers “the loss” does so only while the link falls in ρ."]
-    line = f"loss = {weight}{show(rule.link.expression)}{guard}   ({rule.link.name}; {order})"
+    shown = show(rule.link.expression)
+    link = f"({shown})" if weight and rule.link.expression.is_Add else shown
+    line = f"loss = {weight}{link}{guard}   ({rule.link.name}; {order})"
     return [line, "", *([*caution, ""] if caution else [])]
 
 

@@ -129,7 +129,9 @@ class Comparison:
             if len(rules) > 1:
                 notes.append(f"{name} is {len(rules)} rules, related rule by rule: no single formula describes it.")
             if not rules.orders:
-                notes.append(f"{name} has a turning link or a negative weight: entailment does not order its values.")
+                notes.append(
+                    f"{name} has a term that need not fall in its ratio: entailment does not order its values."
+                )
         for i, first in enumerate(self.losses):
             for j in range(i + 1, len(self.losses)):
                 if self.matrix[i][j] == "equivalent" and _links(first) != _links(self.losses[j]):

@@ -16,7 +16,7 @@ from ._structure import PreferenceStructure
 RHO = sympy.Symbol("rho")
 BETA = sympy.Symbol("beta")
 
-Direction = Literal["decreasing", "turning"]
+Direction = Literal["decreasing", "turning", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Link:
 
     Args:
         expression: A SymPy expression in `rho`, `beta`, and margins; ρ in nats.
-        direction: "decreasing" (in ρ, for β > 0: entailment then orders the losses) or "turning" (it rises somewhere).
+        direction: "decreasing" (in ρ, for β > 0: entailment then orders the losses), "turning" (it rises somewhere), or
+            "unknown".
         name: How the literature calls it.
 
     Raises:
@@ -43,8 +44,8 @@ class Link:
     def __post_init__(self) -> None:
         if RHO not in getattr(self.expression, "free_symbols", ()):
             raise SpecError(f"`expression` must be a SymPy expression in the symbol rho (got {self.expression!r}).")
-        if self.direction not in ("decreasing", "turning"):
-            raise SpecError(f"`direction` must be 'decreasing' or 'turning' (got {self.direction!r}).")
+        if self.direction not in ("decreasing", "turning", "unknown"):
+            raise SpecError(f"`direction` must be 'decreasing', 'turning' or 'unknown' (got {self.direction!r}).")
 
     def with_margin(self, margin: sympy.Expr | int) -> Link:
         """The link at ρ + margin; a constant factor c of the ratio is the margin log c, in nats."""

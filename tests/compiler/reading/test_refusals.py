@@ -73,7 +73,7 @@ def cosine(chosen_logps, rejected_logps):
         (through_python, "turned into a Python number"),
         (into_zeros, "ordinary tensor"),
         (constant, "does not depend on the log-probabilities"),
-        (random_margin, "does not agree|couples"),
+        (random_margin, "other numbers each time"),
         (unknown_parameter, "temperature_of_the_day"),
         (cosine, "no function of a log ratio"),
         (AOT(beta=0.1), "pairs of a batch"),

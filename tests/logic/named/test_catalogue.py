@@ -220,7 +220,7 @@ def test_links_take_margins_and_values():
         LINKS["square"].at(betta=0.5)
     with pytest.raises(SpecError, match="symbol rho"):
         Link(BETA, "decreasing")
-    with pytest.raises(SpecError, match="'decreasing' or 'turning'"):
+    with pytest.raises(SpecError, match="'decreasing', 'turning' or 'unknown'"):
         Link(RHO, "up")
 
 

@@ -1,0 +1,88 @@
+"""An oracle for readings that shares no code with the reader: a stranger's function against the rules it was read as.
+
+The function runs in plain torch on batches that are made here. The rules are evaluated from their definition in mpmath:
+weighted model counts summed over the rows of the truth table, then the printed link and weight.
+"""
+
+# ruff: noqa: E741 - w and l are the two answers, as in the papers
+from __future__ import annotations
+
+import itertools
+import math
+
+import mpmath
+import sympy
+import torch
+
+from prefalign.compiler import Reading
+
+# (log pi(w), log pi(l), log ref(w), log ref(l), |w|, |l|), nats and tokens: lengths below, equal and above.
+BATCH = (
+    (-0.3, -1.7, -0.9, -0.4, 1, 9),
+    (-12.5, -3.25, -9.0, -4.5, 7, 7),
+    (-41.0, -44.5, -40.25, -43.0, 60, 12),
+    (-180.0, -150.5, -171.0, -160.0, 2000, 350),
+)
+
+
+def tensors(rows=BATCH):
+    """The columns of a batch as float64 tensors, the policy's with gradients."""
+    w, l, rw, rl, n_w, n_l = torch.tensor(rows, dtype=torch.float64).T.contiguous()
+    return w.clone().requires_grad_(), l.clone().requires_grad_(), rw, rl, n_w, n_l
+
+
+def reading_at(reading: Reading, row) -> float:
+    """The value of a reading on one pair, in 60 digits."""
+    with mpmath.workdps(60):
+        return float(sum(_term(rule, meaning, reading.hyperparameters, row) for rule, meaning in _rules(reading)))
+
+
+def _rules(reading):
+    return zip(reading.rules, reading.meanings, strict=True)
+
+
+def _term(rule, meaning, hypers, row):
+    names = dict(zip(("W", "L", "RW", "RL", "n_w", "n_l"), map(mpmath.mpf, row), strict=True))
+    names |= {f"{name}°": names[name] for name in ("W", "L")}
+    values = names | {name: mpmath.mpf(value) for name, value in hypers.items()}
+    probability = {atom: mpmath.exp(_number(logp, values)) for atom, logp in meaning.items()}
+    if rule.guard is not None:
+        sums = {"w": names["W"], "l": names["L"], "rw": names["RW"], "rl": names["RL"]}
+        inside = values | {atom: mpmath.exp(value) for atom, value in sums.items()}
+        if not _condition(rule.guard, inside):
+            return mpmath.mpf(0)
+    structure = rule.structure.reduced
+    count = len(structure.atoms)
+    sides = []
+    for mask in (structure.top_mask, structure.bottom_mask):
+        total = mpmath.mpf(0)
+        for number, truth in enumerate(itertools.product((True, False), repeat=count)):
+            if mask >> number & 1:
+                total += mpmath.fprod(
+                    probability[a] if true else 1 - probability[a]
+                    for a, true in zip(structure.atoms, truth, strict=True)
+                )
+        sides.append(total)
+    inside = values | {"rho": mpmath.log(sides[0] / sides[1])}
+    return _number(sympy.Integer(1) * rule.weight, inside) * _number(rule.link.expression, inside)
+
+
+def _number(expr, values):
+    used = {s: values[s.name] for s in expr.free_symbols}
+    function = sympy.lambdify(list(used), expr, "mpmath")
+    return mpmath.mpf(function(*used.values()))
+
+
+def _condition(guard, values):
+    used = {s: values[s.name] for s in guard.free_symbols}
+    return bool(sympy.lambdify(list(used), guard, "mpmath")(*used.values()))
+
+
+def agrees(reading: Reading, code, rows=BATCH) -> bool:
+    """Whether `code`, called on the columns of each row alone, gives what the reading says of that row."""
+    for row in rows:
+        theirs = float(code(*tensors([row])).detach().double().mean())
+        ours = reading_at(reading, row)
+        if not math.isclose(theirs, ours, rel_tol=1e-6, abs_tol=1e-7):
+            return False
+    return True

@@ -1,0 +1,148 @@
+"""Strangers' spellings are read right or refused; what a name or a number does not say is never assumed."""
+
+# ruff: noqa: E741 - w and l are the two answers, as in the papers
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prefalign import PrefalignError, derive
+from tests.compiler.oracle import agrees
+
+
+def dpo_like(margin):
+    return -F.logsigmoid(0.1 * margin)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("other_logps", "logp_p", "logp_r", "chosen_logp_delta", "delta_logp_w", "logp_gain", "chosen_logp_var"),
+        *("inv_chosen_logps", "tok_logps", "chosen_logps_normed", "logp_minus_ref", "foo_logps", "rejct_logps"),
+    ],
+)
+@pytest.mark.parametrize("way", ["parameter", "entry", "field"])
+def test_a_half_known_name_is_asked_for(name, way):
+    if way == "parameter":
+        code = f"lambda chosen_logps, rejected_logps, {name}: loss(chosen_logps - rejected_logps + {name})"
+    else:
+        entry = f"batch['{name}']" if way == "entry" else f"batch.{name}"
+        code = f"lambda batch: loss({entry} - batch['rejected_logps'])"
+    function = eval(code, {"loss": dpo_like})  # noqa: S307 - a name in a signature, written above
+    with pytest.raises(PrefalignError, match=rf'derive\(function, roles={{"{name}": "r?[wl]"}}\)'):
+        derive(function)
+
+
+def test_what_a_name_means_can_be_said():
+    def loss(chosen_logps, other_logps, beta=0.1):
+        return -F.logsigmoid(beta * (chosen_logps - other_logps)).mean()
+
+    found = derive(loss, roles={"other_logps": "l"})
+    assert found.structure.rows == "bvxo"
+    assert agrees(found, lambda w, l, rw, rl, n_w, n_l: loss(w, l))
+    swapped = derive(loss, roles={"other_logps": "rw"})
+    assert agrees(swapped, lambda w, l, rw, rl, n_w, n_l: loss(w, rw))
+    with pytest.raises(PrefalignError, match="role of `other_logps` must be one of w, l, rw, rl"):
+        derive(loss, roles={"other_logps": "rejected"})
+
+
+def by_excess(w, l, n_w, n_l, alpha=0.01):
+    return dpo_like(w - l) + alpha * F.relu(n_w - n_l)
+
+
+def by_distance(w, l, n_w, n_l, alpha=0.01):
+    return -F.logsigmoid(0.1 * (w - l) - alpha * (n_w - n_l).abs())
+
+
+def by_the_shorter(w, l, n_w, n_l):
+    return -F.logsigmoid((w - l) / torch.minimum(n_w, n_l))
+
+
+def by_equality(w, l, n_w, n_l):
+    return torch.where(n_w == n_l, 0.5, 1.0).double() * dpo_like(w - l)
+
+
+def by_difference(w, l, n_w, n_l, alpha=0.01):
+    return -F.logsigmoid(0.1 * (w - l) - alpha * (n_w - n_l))
+
+
+@pytest.mark.parametrize("function", [by_excess, by_distance, by_the_shorter, by_equality, by_difference])
+def test_lengths_are_read_whichever_answer_is_the_longer(function):
+    def named(chosen_logps, rejected_logps, chosen_len, rejected_len):
+        return function(chosen_logps, rejected_logps, chosen_len, rejected_len)
+
+    assert agrees(derive(named), lambda w, l, rw, rl, n_w, n_l: function(w, l, n_w, n_l))
+
+
+class Output(NamedTuple):
+    margin: torch.Tensor
+    loss: torch.Tensor
+
+
+def test_the_entry_that_is_called_the_loss_is_read():
+    def entries(chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        return {"margin": margin.mean(), "dpo_loss": dpo_like(margin).mean()}
+
+    def fields(chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        return Output(margin.mean(), dpo_like(margin).mean())
+
+    for function in (entries, fields):
+        assert agrees(derive(function), lambda w, l, *_: dpo_like(w - l))
+
+
+@pytest.mark.parametrize(
+    "names", [("margin", "objective"), ("dpo_loss", "sft_loss"), ("a", "b")], ids=["no loss", "two losses", "letters"]
+)
+def test_a_result_whose_loss_is_not_certain_is_refused(names):
+    def function(chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        return dict(zip(names, (margin.mean(), dpo_like(margin).mean()), strict=True))
+
+    with pytest.raises(PrefalignError, match="none is called `loss`"):
+        derive(function)
+
+
+def test_a_loss_of_the_reference_alone_is_refused():
+    def function(ref_chosen_logps, ref_rejected_logps):
+        return dpo_like(ref_chosen_logps - ref_rejected_logps)
+
+    with pytest.raises(PrefalignError, match="the reference's log-probabilities alone"):
+        derive(function)
+
+
+def test_a_factor_of_unknown_sign_leaves_the_order_unknown():
+    def function(chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        return (margin.detach() * -F.logsigmoid(margin)).mean()
+
+    (rule,) = derive(function).rules
+    assert (rule.link.direction, rule.orders) == ("unknown", False)
+
+
+def test_a_negative_hyperparameter_weighs_by_what_it_is():
+    def function(chosen_logps, rejected_logps, adv=-0.5):
+        return (-adv * F.logsigmoid(0.1 * (chosen_logps - rejected_logps))).mean()
+
+    found = derive(function)
+    (rule,) = found.rules  # 0.5 * logsigmoid(0.1 d) rises in d: it falls in the ratio l / w
+    assert (str(rule.structure.ratio), rule.orders) == ("l/w", True)
+    assert agrees(found, lambda w, l, *_: function(w, l))
+
+
+def test_a_penalty_that_turns_is_one_rule_that_turns():
+    def penalty(d):
+        return d.exp() - 1 - d
+
+    def function(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps):
+        held = penalty(ref_chosen_logps - chosen_logps) + penalty(ref_rejected_logps - rejected_logps)
+        return (dpo_like(chosen_logps - rejected_logps) + 0.1 * held).mean()
+
+    found = derive(function)
+    assert sorted(rule.link.direction for rule in found.rules) == ["decreasing", "turning", "turning"]
+    near = ((-3.0, -4.0, -3.5, -3.8, 5, 5), (-60.0, -66.0, -61.0, -65.0, 30, 8))
+    assert agrees(found, lambda w, l, rw, rl, *_: function(w, l, rw, rl), near)
