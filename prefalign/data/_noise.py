@@ -76,10 +76,14 @@ def flip_labels(dataset: Dataset, rate: float, seed: int, *, mode: FlipMode = "e
         out["flipped"] = [bool(old) ^ turn for old, turn in zip(before, turned, strict=True)]
         return out
 
-    from datasets import Value
+    from datasets import Json, List, Value
 
     features = dataset.features.copy()
     features["flipped"] = Value("bool")
+    for chosen, rejected in swaps:
+        if features[chosen] != features[rejected] and isinstance(features[chosen], List):
+            # An answer in a column of others' keys would be given nulls for those that it lacks.
+            features[chosen] = features[rejected] = List(Json())
     plain = dataset.with_format(None)
     with _bar_for(len(dataset)):
         return plain.map(exchange, batched=True, with_indices=True, features=features, desc="Flipping labels")

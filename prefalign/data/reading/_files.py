@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..._errors import DataError, did_you_mean
 from .._layout import TEXT_COLUMNS, find_layout
+from ._nested import Shapes, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,19 +67,23 @@ def table_of(rows: Numbered, path: Path) -> pa.Table:
     batch: list[tuple[int, Row]] = []
     kinds: dict[str, str] = {}
     required: list[str] = []
+    shapes = Shapes()
     for number, row in rows:
         where = f"{path}, {place} {number}"
         if not required:
             required = _required(row, where)
         _check_row(row, required, kinds, where)
+        for name, value in row.items():
+            shapes.add(name, value)
         batch.append((number, row))
         if len(batch) == _BATCH:
-            batches.append(_to_arrow(batch, path, place))
+            batches.append(_to_arrow(batch, path, place, shapes))
             batch = []
     if batch:
-        batches.append(_to_arrow(batch, path, place))
+        batches.append(_to_arrow(batch, path, place, shapes))
     if not batches:
         raise DataError(f"{path} has no rows.")
+    batches = [_mixed(table, shapes, path) for table in batches]
     try:
         table = pa.concat_tables(batches, promote_options="permissive")
     except pa.ArrowException as error:
@@ -177,7 +182,16 @@ def _check_row(row: Row, required: list[str], kinds: dict[str, str], where: str)
             raise DataError(f"{where}: `{name}` is {_name(value)}, but {kind} in the rows before.")
 
 
-def _to_arrow(batch: list[tuple[int, Row]], path: Path, place: str) -> pa.Table:
+def _mixed(table: pa.Table, shapes: Shapes, path: Path) -> pa.Table:
+    """The table with columns as JSON whose rows were all alike until a later batch."""
+    for index, name in enumerate(table.column_names):
+        if shapes.are_mixed(name) and "json" not in str(table.schema.field(name).type):
+            values = table.column(name).to_pylist()
+            table = table.set_column(index, name, to_json(values, [str(path)] * len(values), name))
+    return table
+
+
+def _to_arrow(batch: list[tuple[int, Row]], path: Path, place: str, shapes: Shapes) -> pa.Table:
 
     import pyarrow as pa
 
@@ -188,9 +202,14 @@ def _to_arrow(batch: list[tuple[int, Row]], path: Path, place: str) -> pa.Table:
             if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
                 raise DataError(f"{path}, {place} {number}: the name {name!a} holds half of a surrogate pair.")
     try:
-        return _arrow([row for _, row in batch], schema)
+        table = _arrow([row for _, row in batch], [name for name in schema if not shapes.are_mixed(name)])
+        for name in schema:
+            if shapes.are_mixed(name):
+                wheres = [f"{path}, {place} {number}" for number, _ in batch]
+                table = table.append_column(name, to_json([row.get(name) for _, row in batch], wheres, name))
+        return table.select(schema)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        _blame(batch, schema, path, place, error)
+        _blame(batch, [name for name in schema if not shapes.are_mixed(name)], path, place, error)
 
 
 def _arrow(rows: list[Row], names: list[str]) -> pa.Table:

@@ -55,7 +55,9 @@ def as_pairs(dataset: Any, columns: Sequence[str]) -> Any:
         return dataset.map(lambda row: {"chosen": row[winner], "rejected": row[winner]})
     if winner != "chosen":
         dataset = dataset.rename_column(winner, "chosen")
-    return dataset.add_column("rejected", dataset.with_format(None)["chosen"][:])
+    features = dataset.features.copy()
+    features["rejected"] = features["chosen"]  # a guess from the values would fill in keys that other rows have
+    return dataset.with_format(None).map(lambda rows: {"rejected": rows["chosen"]}, batched=True, features=features)
 
 
 def evaluated(trainer: Host, dataset: Any) -> Any:
