@@ -173,7 +173,23 @@ def _series(history: list[object], notes: list[str]) -> tuple[dict[str, Series],
         }
         for side in rows
     )
-    return train, evaluation
+    return train, _first_set(evaluation, notes)
+
+
+def _first_set(evaluation: dict[str, Series], notes: list[str]) -> dict[str, Series]:
+    """The metrics of the first of several evaluation sets without its name; those of the others keep theirs."""
+    known = "rewards/margins"
+    sets = [name.removesuffix(f"_{known}") for name in evaluation if name.endswith(f"_{known}")]
+    if not sets:
+        return evaluation
+    first, *others = sets
+    if others:
+        notes.append(
+            f"There are {len(sets)} evaluation sets; what is said of evaluation is said of `{first}`, and not of "
+            f"{', '.join(f'`{name}`' for name in others)}."
+        )
+    prefix = f"{first}_"
+    return {name.removeprefix(prefix): series for name, series in evaluation.items()}
 
 
 def _finite(value: object) -> float | None:

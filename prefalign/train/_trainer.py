@@ -23,7 +23,18 @@ from .checkpoints import _whole, bad_rows, extend_card, stop
 from .config import check_arguments
 from .forward import install_all
 from .generation import Baseline, Generator, SelfPlay, anchor_metrics, evaluated, generates
-from .metrics import Statistics, Watch, before_end, divergence, kl_metric, pair_statistics, term_metrics, weights_now
+from .metrics import (
+    Means,
+    Statistics,
+    Watch,
+    before_end,
+    count_rows,
+    divergence,
+    kl_metric,
+    pair_statistics,
+    term_metrics,
+    weights_now,
+)
 from .setup import Plan, loading_errors, plan_run
 
 
@@ -115,6 +126,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.data_reports, self.noise_rate, self.splits = plan.data.reports, plan.data.noise_rate, plan.data.splits
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
+        self.means = Means(self)
+        self._eval_prefix = "eval"
         self.statistics = Statistics(self, getattr(plan.args, "statistics", "every_step") == "every_step")
 
     def _attach(self, plan: Plan) -> None:
@@ -162,7 +175,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: The loss is not finite; the message names the rows.
         """
-        inputs = dict(inputs)
+        with _trl.each_row_once(self):
+            return self._compute_loss_of(model, dict(inputs), return_outputs, num_items_in_batch)
+
+    def _compute_loss_of(self, model: Any, inputs: dict[str, Any], return_outputs: bool, items: Any) -> Any:
         numbers = inputs.pop(PAIR_INDEX, None)
         if self.self_play is not None and not self.model.training:
             inputs = self.self_play.fill_evaluation(inputs, numbers)
@@ -173,7 +189,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         logged = return_outputs or self.statistics.wanted
         if logged:
             with _trl.trl_computes(self, types, weights):
-                result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
+                result = super().compute_loss(recorder, inputs, return_outputs, items)
         else:
             with self.statistics.left_out():
                 _trl.forward_alone(self, recorder, inputs)
@@ -186,10 +202,13 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         values = self.objective.loss.term_values(pairs)
         if ours:
             mean = None if self.pair_weights is None else partial(self.pair_weights.mean, numbers=numbers)
-            loss = loss + self.objective.loss.combine(values, weights_now(self), mean)
+            count = _trl.rows_counted(self, len(pairs.chosen))
+            counted = [value[:count] for value in values] if count else values
+            loss = loss + self.objective.loss.combine(counted, weights_now(self), mean)
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
         if not logged:
             self._log_pairs(inputs, pairs)
+        self.means.absorb("train" if self.model.training else "eval", count_rows(inputs["completion_mask"]))
         if not torch.isfinite(loss.detach()):
             raise self._not_finite(pairs, values, inputs, numbers)
         return (loss, outputs) if return_outputs else loss
@@ -253,9 +272,27 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         with _whole.disk_errors(self.args.output_dir), _whole.resume_errors(self._run.resume_from):
             return super().train(self._run.resume_from, *args, **options)
 
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **options: Any) -> dict[str, float]:
-        """Evaluate, as `DPOTrainer` does; `eval_dataset` may be new winners alone where the training data were."""
-        return super().evaluate(evaluated(self, eval_dataset), *args, **options)  # type: ignore[no-any-return]
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Evaluate, as `DPOTrainer` does; `eval_dataset` may be new winners alone where the training data were.
+
+        Of several data sets, each metric bears its set's name, `eval_NAME_rewards/margins`, as the loss does.
+        """
+        before, self._eval_prefix = self._eval_prefix, metric_key_prefix
+        try:
+            found = super().evaluate(evaluated(self, eval_dataset), ignore_keys, metric_key_prefix)
+        finally:
+            self._eval_prefix = before
+        return found  # type: ignore[no-any-return]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with means over pairs and tokens in the place of means over batches."""
+        mode = "train" if self.model.training else "eval"
+        self.means.settle(mode)
+        if mode == "eval":
+            _trl.name_set(self, self._eval_prefix)
+        super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, as transformers' trainer does.
@@ -329,6 +366,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             metrics.pop("logps/rejected_change", None)  # what is generated is another text each time
         if reference_tokens is not None:
             mask = before_end(inputs["completion_mask"][..., 1:])
+            for side in mask.chunk(2):
+                side[_trl.rows_counted(self, len(pairs.chosen)) :] = 0
             metrics |= kl_metric(divergence(tokens, reference_tokens, mask), mask, gather, tokens.device)
         for name, value in metrics.items():
             _trl.add_metric(self, "train" if self.model.training else "eval", name, value)

@@ -242,6 +242,50 @@ def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
     trainer._metrics[mode][name].append(value)
 
 
+def logged(trainer: Any, mode: str) -> dict[str, list[float]]:
+    """What was logged since the last log: the values of each batch, by their names."""
+    return trainer._metrics[mode]  # type: ignore[no-any-return]
+
+
+def name_set(trainer: Any, prefix: str) -> None:
+    """Put the name of an evaluation set before the names of its metrics, as the Trainer does for the loss."""
+    _, _, name = prefix.partition("eval_")
+    if name:
+        metrics = trainer._metrics["eval"]
+        for key in list(metrics):
+            metrics[f"{name}_{key}"] = metrics.pop(key)
+
+
+def rows_counted(trainer: Any, pairs: int) -> int:
+    """How many of a batch's pairs count on this process: in an evaluation's last batch some may stand there twice."""
+    accelerator, state = trainer.accelerator, trainer.accelerator.gradient_state
+    if accelerator.num_processes == 1 or trainer.model.training or not state.end_of_dataloader or state.remainder <= 0:
+        return pairs
+    before = int(accelerator.process_index) * pairs
+    return min(max(int(state.remainder) - before, 0), pairs)
+
+
+@contextmanager
+def each_row_once(trainer: Any) -> Iterator[None]:
+    """Within, rows that stand twice in the last batch of an evaluation, so that all processes have some, count once."""
+    accelerator = trainer.accelerator
+    if accelerator.num_processes == 1 or trainer.model.training or "gather" in vars(accelerator):
+        yield
+        return
+    whole = accelerator.gather
+
+    def gather(tensor: Tensor) -> Any:
+        state, found = accelerator.gradient_state, whole(tensor)
+        extra = tensor.dim() and state.end_of_dataloader and state.remainder > 0
+        return found[: state.remainder] if extra else found
+
+    accelerator.gather = gather
+    try:
+        yield
+    finally:
+        del accelerator.gather
+
+
 def set_metric(trainer: Any, mode: str, name: str, values: list[float]) -> None:
     """Log the mean of these values, whatever was there before."""
     trainer._metrics[mode][name] = values

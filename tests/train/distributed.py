@@ -40,6 +40,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cached": ({"loss": "ipo(beta=0.1)", "eval_strategy": "steps", "eval_steps": 3}, {}),
     "precomputed": ({"loss": "ipo(beta=0.1)", "precompute_ref_log_probs": True}, {}),
     "resumed": ({"loss": "dpo(beta=0.1)", "reference": "moving_average(alpha=0.5, every=2)"}, {}),
+    # Seven pairs on two processes: one is computed twice, and counts once.
+    "uneven evaluation": (
+        {"loss": "dpo(beta=0.1)", "eval_strategy": "steps", "eval_steps": 3},
+        {"eval_dataset": tiny_pairs(7)},
+    ),
     "shared prefix": ({"loss": "dpo(beta=0.1)", "shared_prefix": True}, {}),
 }
 

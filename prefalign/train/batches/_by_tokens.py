@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
@@ -21,18 +21,10 @@ from ..._errors import ConfigError
 from ...data import best_fit, best_fit_padded, split_up
 from ...losses import Loss, PairLogps
 from .. import _trl
+from ..metrics import count_rows, together
 from ._join import Batch, join, measure, select
 
 logger = logging.getLogger(__name__)
-# Of what the values are means that are means over tokens; all others are means over pairs. Columns of `_counts`.
-_PAIRS, _CHOSEN, _REJECTED, _BEFORE_END = 0, 1, 2, 3
-_TOKEN_MEANS = {
-    "entropy": (_CHOSEN, _REJECTED),
-    "kl": (_BEFORE_END,),
-    "mean_token_accuracy": (_CHOSEN,),
-    "logits/chosen": (_CHOSEN,),
-    "logits/rejected": (_REJECTED,),
-}
 _COUNTER = "num_tokens"
 
 
@@ -160,17 +152,20 @@ class TokenBatches:
         self._warn(over)
         logged = []
         multiple = trainer.args.pad_to_multiple_of or 1
-        with _trl.uneven_gather(trainer.accelerator):
+        with _trl.uneven_gather(trainer.accelerator), trainer.means.set_aside():
             for number, pairs in enumerate(bins):
                 cheapest = [min(range(len(costs)), key=costs.__getitem__)]
                 with _trl.metrics_apart(trainer, mode) as values:
                     yield select(whole, pairs or cheapest, multiple), len(pairs) / len(costs), number == len(bins) - 1
                 logged.append(values)
         extra = {"batches/micro_batches": float(len(bins)), "batches/over_budget": float(over)}
-        for name, value in (_together(logged, counts) | extra).items():
-            _trl.add_metric(trainer, mode, name, value)
-        if logged and _COUNTER in logged[-1]:
-            _trl.set_metric(trainer, mode, _COUNTER, logged[-1][_COUNTER])
+        counter = logged[-1].get(_COUNTER) if logged else None
+        for name, value in (together(logged, counts) | extra).items():
+            if name != _COUNTER:
+                _trl.add_metric(trainer, mode, name, value)
+        if counter:
+            _trl.set_metric(trainer, mode, _COUNTER, counter)
+        trainer.means.absorb(mode, [sum(column) for column in zip(*counts, strict=True)])
 
     def _everywhere(self, count: int, over: int, device: torch.device) -> tuple[int, int]:
         """The largest number of bins on any process, and how many pairs of all of them are longer than the budget."""
@@ -178,13 +173,9 @@ class TokenBatches:
         return int(numbers[:, 0].max()), int(numbers[:, 1].sum())
 
     def _counts(self, whole: Batch, bins: Sequence[Sequence[int]]) -> list[list[int]]:
-        """For each bin the pairs, chosen and rejected tokens, and tokens before an end, of all processes."""
-        scored = whole["completion_mask"][:, 1:].sum(dim=1)
-        chosen, rejected = scored.chunk(2)
-        before_end = (chosen - 1).clamp(min=0) + (rejected - 1).clamp(min=0)
-        pairs = torch.stack([torch.ones_like(chosen), chosen, rejected, before_end], dim=1).tolist()
-        rows = [[sum(column) for column in zip(*(pairs[i] for i in one), strict=True)] for one in bins]
-        mine = torch.tensor(rows, device=scored.device)
+        """What is counted of each bin, on all processes."""
+        rows = count_rows(whole["completion_mask"])
+        mine = torch.stack([rows[list(one)].sum(dim=0) for one in bins])
         everywhere: list[list[int]] = self.trainer.accelerator.gather(mine).view(-1, *mine.shape).sum(dim=0).tolist()
         return everywhere
 
@@ -206,19 +197,3 @@ class TokenBatches:
         context: AbstractContextManager[Any] = nullcontext() if at_once else accelerator.no_sync(model=model)
         with context:
             yield
-
-
-def _together(logged: Sequence[Mapping[str, Sequence[float]]], counts: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Means over all micro-batches, by pairs or by tokens, whichever a value is a mean of."""
-    made = {}
-    for name in dict.fromkeys(name for values in logged for name in values if name != _COUNTER):
-        columns = _TOKEN_MEANS.get(name, (_PAIRS,))
-        parts = [
-            (sum(count[column] for column in columns), sum(values[name]) / len(values[name]))
-            for values, count in zip(logged, counts, strict=True)
-            if values.get(name)
-        ]
-        weight = sum(one for one, _ in parts)
-        if weight:
-            made[name] = sum(one * value for one, value in parts) / weight
-    return made

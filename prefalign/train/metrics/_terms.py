@@ -42,7 +42,7 @@ def term_metrics(loss: Loss, values: Sequence[Tensor], gather: Gather) -> dict[s
     """The mean of every term of a composed loss, without its weight; nothing for a single term."""
     if len(values) < 2:
         return {}
-    means = gather(torch.stack([value.detach().mean() for value in values])[None]).mean(dim=0).tolist()
+    means = gather(torch.stack([value.detach() for value in values], dim=1)).mean(dim=0).tolist()
     return {f"loss/{name}": mean for name, mean in zip(term_names(loss), means, strict=True)}
 
 
