@@ -88,12 +88,14 @@ class Reference(ABC):
             model is loaded, and only losses without a reference can be trained.
         fixed: The log-probabilities of a pair never change, so they may be computed before training.
         is_start: The reference is the policy as training starts, so that log-ratios are changes since the start.
+        builds_on_start: Its weights are the policy's as training starts, or begin there and are kept beside.
         generates_winners: With winners alone, some of them are replaced by what the reference generates.
     """
 
     needs_model: ClassVar[bool] = True
     fixed: ClassVar[bool] = True
     is_start: ClassVar[bool] = False
+    builds_on_start: ClassVar[bool] = True
     generates_winners: ClassVar[bool] = False
 
     _host: Host | None = None
@@ -118,8 +120,8 @@ class Reference(ABC):
     def source(self, policy: Policy) -> str | None:
         """Directory or hub id that the second model is loaded from; None: the policy as it starts.
 
-        With None and adapters, no second model is loaded: the adapter is turned off (a fresh adapter), or a frozen copy
-        of it named "ref" is used (an adapter that is trained further).
+        With None and adapters, no second model is loaded where the policy's own weights can serve: the adapter is
+        turned off (a fresh adapter), or a frozen copy of it named "ref" is used (an adapter that is trained further).
         """
         return None
 

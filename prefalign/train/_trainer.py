@@ -19,7 +19,7 @@ from ._callback import RunCallback
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
 from .batches import TokenBatches
 from .cache import ReferenceCache, settle
-from .checkpoints import _whole, bad_rows, extend_card, stop
+from .checkpoints import StartCheck, _whole, bad_rows, extend_card, stop
 from .config import check_arguments
 from .forward import install_all
 from .generation import Baseline, Generator, SelfPlay, anchor_metrics, evaluated, generates
@@ -147,6 +147,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         asked = getattr(args, "shared_prefix", False)  # TRL's own configuration: TRL's own forward
         self.shared_prefix = install_all(self.model, self.ref_model, self.accelerator, asked, args.neftune_noise_alpha)
         self.reference_cache: ReferenceCache | None = settle(self, plan.caching, plan.second, plan.quantization)
+        self._check_start = StartCheck(self)
         self._run = RunCallback(self)
         self.add_callback(self._run)
         self.model.add_model_tags(["prefalign"])
@@ -183,6 +184,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         if self.self_play is not None and not self.model.training:
             inputs = self.self_play.fill_evaluation(inputs, numbers)
         reference_tokens = self._put_reference(inputs)
+        self._check_start(model, inputs, reference_tokens)
         recorder = _trl.Recorder(model, self.forward_pass)
         ours = not self.objective.by_trl
         types, weights = ([], []) if ours else (self.loss_types, self.loss_weights)

@@ -95,12 +95,17 @@ def gathered_head(*parameters: Tensor | None) -> Any:
     return maybe_gather_lm_head_ctx(*parameters)
 
 
-def forward_alone(trainer: Any, recorder: Recorder, inputs: Mapping[str, Any]) -> None:
-    """TRL's forward pass of a batch and its count of tokens, without its loss and what it logs beside it."""
+def policy_forward(recorder: Recorder, inputs: Mapping[str, Any]) -> None:
+    """TRL's forward pass of a batch, recorded."""
     left_out = {"completion_mask", *REFERENCE_KEYS}
     batch = {key: value for key, value in inputs.items() if key not in left_out}
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     recorder(**batch, use_cache=False, labels=labels, fused_lm_head=True)
+
+
+def forward_alone(trainer: Any, recorder: Recorder, inputs: Mapping[str, Any]) -> None:
+    """TRL's forward pass of a batch and its count of tokens, without its loss and what it logs beside it."""
+    policy_forward(recorder, inputs)
     tokens = trainer.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
     trainer._total_train_tokens += tokens // trainer._tp_size
     trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]

@@ -54,7 +54,8 @@ def test_no_more_is_loaded_and_run_than_the_loss_needs(loss, trainer, loads, for
     mine = ours(tmp_path, checkpoint, trainer, loss=loss, max_steps=3)
     assert counts["loads"] == loads
     mine.train()
-    assert counts["forwards"] == 3 * forwards
+    once = loss != SIMPO and "peft_config" in trainer  # the start of an adapter is held against its reference
+    assert counts["forwards"] == 3 * forwards + once
 
 
 def test_without_a_reference_rewards_are_the_policys_own(checkpoint, tmp_path):

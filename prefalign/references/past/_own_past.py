@@ -26,6 +26,7 @@ class OwnPast(Reference):
     """
 
     fixed: ClassVar[bool] = False
+    builds_on_start: ClassVar[bool] = False  # snapshots are of all that is trained, and are put in its place
 
     _drawn: int | None = None
     _adapter: dict[str, torch.Tensor] | None = None

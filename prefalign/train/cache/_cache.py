@@ -23,14 +23,13 @@ from trl import DPOTrainer
 
 from ..._errors import CheckpointError, ConfigError
 from ...references import Logps, LogpStore
+from ..checkpoints import rounding
 from ._plan import CachePlan
 from ._rows import KNOWN, TOKEN_LOGPS, CachedCollator, Replay, Survey, row_keys, row_values, rows_of, survey
 from ._weights import Load, ReferenceWeights
 
 _CHECKED = 8  # pairs whose values are computed afresh before training
 _PEEKED = 16  # rows of a stream that are looked for before it is used
-# Nats by which rounding may change a token's log-probability, with another machine or other batches.
-_ROUNDING, _ROUNDING_16 = 1e-3, 0.75
 _LEAST_TOKENS = 4096  # of a batch that is computed before training
 
 
@@ -278,8 +277,7 @@ class ReferenceCache:
     def _refuse(self, worst: float) -> None:
         """Raise an error where a token's log-probability differs by `worst` nats and rounding does not explain it."""
         trainer = self.trainer
-        full = trainer.model.dtype in (torch.float32, torch.float64)
-        allowed = _ROUNDING if full and trainer.accelerator.mixed_precision == "no" else _ROUNDING_16
+        allowed = rounding(trainer)
         if not worst <= allowed:
             raise CheckpointError(
                 f"The reference cache in {str(self.store.folder)!r} holds other values than the reference gives: a "

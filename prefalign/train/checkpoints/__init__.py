@@ -6,6 +6,8 @@ from ._finite import stop as stop
 from ._record import extend_card as extend_card
 from ._record import run_record as run_record
 from ._record import write_run as write_run
+from ._start import StartCheck as StartCheck
+from ._start import rounding as rounding
 from ._whole import LAST_FILE as LAST_FILE
 from ._whole import check_output_dir as check_output_dir
 from ._whole import find_checkpoint as find_checkpoint

@@ -35,8 +35,8 @@ from ._policy import (
     default_output_dir,
     describe_policy,
     load_adapter,
-    second_model,
 )
+from ._second import check_adapter_start, second_model
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def plan_run(
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
     policy = describe_policy(named, processing_class, args)
     objective.reference.check(policy)
+    check_adapter_start(objective.reference, peft_config)
     data = prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(objective.loss))
     weights = read_weights(data.train, data.eval, objective, args)
     check_token_batches(getattr(args, "tokens_per_batch", None), objective.loss)

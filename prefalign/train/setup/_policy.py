@@ -1,8 +1,7 @@
-"""What the trainer does before any weights load, and the second model."""
+"""What the trainer does before any weights load."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoProcessor
 
 from ..._errors import CheckpointError, ConfigError, PrefalignError
-from ...references import Policy, Reference, check_files
+from ...references import Policy, check_files
 from .. import _trl
 
 
@@ -140,26 +138,3 @@ def loading_errors(model: object) -> Iterator[None]:
         raise CheckpointError(
             f"The weights of {name} do not fit the shapes that its config.json says. {error}"
         ) from error
-
-
-def second_model(
-    model: Any, given: Any, reference: Reference, policy: Policy, args: Any, peft_config: Any
-) -> nn.Module | None:
-    """What TRL is given as `ref_model`; None where it loads the model itself, or needs none.
-
-    TRL makes the reference of a model that was passed as an object by loading its name again, which is another model if
-    the object was changed since: here it is copied.
-    """
-    if given is not None:
-        return given  # type: ignore[no-any-return]
-    if not reference.needs_model:
-        return _trl.NoModel()
-    source = reference.source(policy)
-    if source is not None:
-        return _trl.load_beside(source, None if isinstance(model, str) else model, args, policy.config)
-    adapters = peft_config is not None or hasattr(model, "peft_config")
-    if isinstance(model, str) or adapters or args.precompute_ref_log_probs or _trl.is_sharded_at_load(args):
-        return None
-    twin = copy.deepcopy(model)
-    twin.__dict__.pop("forward", None)  # the fused head of an earlier trainer
-    return twin.requires_grad_(False).eval()  # type: ignore[no-any-return]

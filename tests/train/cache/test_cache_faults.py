@@ -16,6 +16,7 @@ from prefalign._errors import CheckpointError, ConfigError
 from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
 from prefalign.train import PrefTrainer
 from prefalign.train.cache import _cache
+from prefalign.train.checkpoints import _start
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import largest_difference, lora, ours
 
@@ -63,7 +64,7 @@ def test_the_loss_is_that_of_the_cached_values(checkpoint, tmp_path, folder, mon
     before = reference(trainer)
     scored = next(iter(trainer.get_train_dataloader()))["completion_mask"][:, 1:].sum(1).chunk(2)
     shift(folder, -0.5)
-    monkeypatch.setattr(_cache, "_ROUNDING", 1.0)
+    monkeypatch.setattr(_start, "ROUNDING", 1.0)
     after = reference(cached(tmp_path, checkpoint))
     for place in (0, 1):
         torch.testing.assert_close(before[place] - after[place], 0.5 * scored[place])
