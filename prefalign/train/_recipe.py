@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def run_training(args: argparse.Namespace) -> int:
     """Train, save, and say where things are."""
     given = {name: value for name, value in vars(args).items() if name in args.actions}
     data, training, model = read_options(args.config, given, args.actions)
-    from .checkpoints import check_output_dir, find_checkpoint
+    from .checkpoints import alone_in, check_output_dir, find_checkpoint
 
     check_output_dir(training.output_dir)
     resume = find_checkpoint(_resume(training.resume_from_checkpoint), training.output_dir)
@@ -82,28 +83,29 @@ def run_training(args: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing.* is deprecated", FutureWarning)
     train, evaluation = _load_data(data, training)
     policy, peft_config, quantization = _model(model, training)
-    trainer = PrefTrainer(
-        model=policy,
-        args=training,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        peft_config=peft_config,
-        quantization_config=quantization,
-        callbacks=getattr(args, "callbacks", None),  # of a sweep
-    )
-    texts = Texts(trainer, data.samples, data.sample_tokens)
-    trainer.train(resume_from_checkpoint=resume)
-    texts.write(Path(training.output_dir))
-    trainer.save_model(training.output_dir)
-    trainer.save_state()
-    on_hub = data.dataset_name is not None and not os.path.exists(data.dataset_name)
-    trainer.create_model_card(dataset_name=data.dataset_name if on_hub else None)
-    if trainer.is_world_process_zero():
-        _say_where(Path(training.output_dir))
-    if training.push_to_hub:
-        trainer.push_to_hub()
-    trainer.end()
-    return 0
+    with alone_in(training.output_dir) if training.process_index == 0 else nullcontext():
+        trainer = PrefTrainer(
+            model=policy,
+            args=training,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            peft_config=peft_config,
+            quantization_config=quantization,
+            callbacks=getattr(args, "callbacks", None),  # of a sweep
+        )
+        texts = Texts(trainer, data.samples, data.sample_tokens)
+        trainer.train(resume_from_checkpoint=resume)
+        texts.write(Path(training.output_dir))
+        trainer.save_model(training.output_dir)
+        trainer.save_state()
+        on_hub = data.dataset_name is not None and not os.path.exists(data.dataset_name)
+        trainer.create_model_card(dataset_name=data.dataset_name if on_hub else None)
+        if trainer.is_world_process_zero():
+            _say_where(Path(training.output_dir))
+        if training.push_to_hub:
+            trainer.push_to_hub()
+        trainer.end()
+        return 0
 
 
 def read_options(

@@ -19,7 +19,7 @@ from ._callback import RunCallback
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
 from .batches import TokenBatches
 from .cache import ReferenceCache, settle
-from .checkpoints import StartCheck, _whole, bad_rows, extend_card, stop
+from .checkpoints import StartCheck, _whole, alone_in, bad_rows, extend_card, stop
 from .config import check_arguments
 from .forward import install_all
 from .generation import Baseline, Generator, SelfPlay, anchor_metrics, evaluated, generates
@@ -266,13 +266,16 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
         Raises:
             CheckpointError: The checkpoint is not whole, or its reference is another one.
+            ConfigError: Another process trains in `output_dir`.
             TrainingError: A loss or the weights are not finite, or the disk takes no more.
         """
         self._run.resume_from = _whole.find_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._run.resume_from is not None:
             self.args.eval_on_start = False  # this run has started before: a second time is no point of its curve
-        with _whole.disk_errors(self.args.output_dir), _whole.resume_errors(self._run.resume_from):
-            return super().train(self._run.resume_from, *args, **options)
+        folder, resumed = self.args.output_dir, self._run.resume_from
+        alone = alone_in(folder) if self.is_world_process_zero() else nullcontext()
+        with alone, _whole.disk_errors(folder), _whole.resume_errors(resumed):
+            return super().train(resumed, *args, **options)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -3,6 +3,8 @@
 from ._finite import bad_rows as bad_rows
 from ._finite import check_weights as check_weights
 from ._finite import stop as stop
+from ._lock import alone_in as alone_in
+from ._lock import check_alone as check_alone
 from ._record import extend_card as extend_card
 from ._record import run_record as run_record
 from ._record import write_run as write_run

@@ -16,7 +16,7 @@ from .. import _trl
 from .._rows import IndexedCollator
 from ..batches import PairWeights, check_token_batches, read_weights
 from ..cache import CachePlan, plan_cache
-from ..checkpoints import check_output_dir
+from ..checkpoints import check_alone, check_output_dir
 from ..config import Objective, PrefConfig, check_args, mirror, put_together
 from ..generation import (
     BaselinePlan,
@@ -110,6 +110,8 @@ def plan_run(
         raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
     check_model_options(model, args)
     check_output_dir(args.output_dir)
+    if args.process_index == 0:
+        check_alone(args.output_dir)
     objective = put_together(args, loss, reference if ref_model is None else GivenModel(ref_model))
     base = base_of_adapter(model)
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
