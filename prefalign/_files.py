@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ._errors import CheckpointError
 
@@ -23,21 +24,37 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         path: The file; its folder is made if it is missing.
         value: What JSON can hold.
     """
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+@contextmanager
+def new_file(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A file beside `path` to write into, which becomes `path` in one step when the block ends; it goes if that fails.
+
+    Args:
+        path: The file, new or to be replaced; its folder is made if it is missing.
+        durable: Bring the content to the disk first, so that the file is whole after a power cut too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-    ) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    publish(file.name, path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        _make_public(partial, 0o666)
+        if durable:
+            sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def publish(partial: str, path: Path) -> None:
-    # Temporary files are private (0600); what is published follows the umask like any other file.
+def _make_public(path: Path, mode: int) -> None:
+    # What `tempfile` makes is private; what is published follows the umask like any other file.
     mask = os.umask(0)
     os.umask(mask)
-    os.chmod(partial, 0o666 & ~mask)
-    os.replace(partial, path)
+    path.chmod(mode & ~mask)
 
 
 def exists(path: Path) -> bool:
@@ -97,10 +114,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     lock = _lock(partial)
     try:
         yield partial
-        (partial / _LOCK).unlink()
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp makes private folders; a checkpoint follows the umask
+        (partial / _LOCK).unlink(missing_ok=True)
+        _make_public(partial, 0o777)
         sync(partial)
         os.rename(partial, out)
         sync(out.parent)
@@ -109,28 +124,26 @@ def new_folder(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def write_file(file: Path, text: str) -> None:
     """Write a small file and bring it to the disk."""
     with file.open("x", encoding="utf-8") as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    sync(file)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a small file and bring it to the disk."""
     with source.open("rb") as old, target.open("xb") as new:
         shutil.copyfileobj(old, new)
-        new.flush()
-        os.fsync(new.fileno())
+    sync(target)
 
 
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring the content of a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -140,15 +153,14 @@ def sync(folder: Path) -> None:
 _LOCK = ".lock"
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> FileLock | None:
     """A lock that the system drops when this process ends, however it ends; None where the disk has no locks."""
-    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    lock = FileLock(folder / _LOCK, blocking=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+        lock.acquire()
+    except (OSError, Timeout):
         return None
-    return descriptor
+    return lock
 
 
 def _remove_if_abandoned(partial: Path) -> None:
@@ -156,4 +168,4 @@ def _remove_if_abandoned(partial: Path) -> None:
         lock = _lock(partial)
         if lock is not None:
             shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
+            lock.release()

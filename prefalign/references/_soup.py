@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from .._errors import CheckpointError
 from .._files import read_json
@@ -18,9 +18,6 @@ from ._base import Policy
 from .fixed import Fixed
 from .soups import Recipe, check_weights, write_soup
 from .weights import Ingredient, check_tokenizer, find_ingredients
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -123,14 +120,14 @@ def _alone(target: Path) -> Iterator[None]:
     """One process of this machine at a time; the lock goes with its process, however that ends."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(target.with_name(f"{target.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        lock = FileLock(target.with_name(f"{target.name}.lock"))
+        lock.acquire()
     except OSError as error:
         raise CheckpointError(
             f"Soups are kept in `{target.parent}`, which cannot be written: {error.strerror}. "
             "Set PREFALIGN_CACHE, or pass `folder`."
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(lock)
+        lock.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .._errors import CheckpointError
-from .._files import publish, write_json
+from .._files import new_file, write_json
 from ._base import State
 
 
@@ -20,10 +19,8 @@ def save_state(folder: Path, name: str, state: State) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items() if torch.is_tensor(value)}
     folder.mkdir(parents=True, exist_ok=True)
     if tensors:
-        path = folder / f"{name}.safetensors"
-        partial = folder / f".{name}.{os.getpid()}.tmp"
-        save_file(tensors, partial)
-        publish(str(partial), path)
+        with new_file(folder / f"{name}.safetensors") as partial:
+            save_file(tensors, partial)
     rest = {key: value for key, value in state.items() if key not in tensors}
     # The JSON file comes last and lists the tensors: a state without it was not written to the end.
     write_json(folder / f"{name}.json", {"tensors": sorted(tensors), "values": rest})

@@ -7,7 +7,6 @@ the auxiliary loss of mixtures of experts, evaluation and sharding stay TRL's.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from datasets import load_from_disk
 from torch import Tensor, nn
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
+
+from .._files import new_folder
 
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
 HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -193,9 +194,8 @@ def share(dataset: Any, args: Any) -> Any:
     folder = Path(args.output_dir) / "prefalign_cache" / dataset._fingerprint
     with args.main_process_first(local=False, desc="sharing the data"):
         if args.process_index == 0 and not folder.is_dir():
-            partial = folder.with_suffix(f".{os.getpid()}")
-            dataset.save_to_disk(str(partial))
-            os.replace(partial, folder)
+            with new_folder(folder) as partial:
+                dataset.save_to_disk(str(partial))
     return load_from_disk(str(folder))
 
 

@@ -9,7 +9,6 @@ read all. A row is a text, found by the hash of its tokens, and carries a checks
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..._errors import CheckpointError, TrainingError
-from ..._files import write_json
+from ..._files import new_file, write_json
 from ._shard import DAMAGED, FORMAT, Shard, Values, open_shard, pack, shard_name
 
 logger = logging.getLogger(__name__)
@@ -115,16 +115,11 @@ class LogpStore:
             return
         content = pack(self._pending)
         name = shard_name(content)
-        partial = self.folder / f".{name}.{os.getpid()}.tmp"
         try:
             self._begin()
-            with partial.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, self.folder / f"{name}.safetensors")
+            with new_file(self.folder / f"{name}.safetensors", durable=True) as partial:
+                partial.write_bytes(content)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise TrainingError(
                 f"The reference cache could not write to {str(self.folder)!r}: {error.strerror}. What was written "
                 'before is kept: start again once there is room and permission, or with `reference_cache="off"`.'
@@ -140,16 +135,20 @@ class LogpStore:
         Args:
             wait: Wait for another one to end; else go on beside it.
         """
+        lock = FileLock(self.folder / ".lock")
         try:
             self._begin()
-            lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            lock.acquire(blocking=False)
+        except Timeout:
+            if wait:
+                print("Reference cache: waiting for another run that computes the same reference.", flush=True)
+                lock.acquire()
         except OSError:  # read-only: whoever writes there is not us
-            yield False
-            return
+            pass
         try:
-            yield _lock(lock, wait)
+            yield lock.is_locked
         finally:
-            os.close(lock)
+            lock.release()
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -209,15 +208,3 @@ def _is_ours(about: Path) -> bool:
 
 def _shards_in(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.safetensors") if not path.name.startswith(".")]
-
-
-def _lock(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        if not wait:
-            return False
-    print("Reference cache: waiting for another run that computes the same reference.", flush=True)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return True

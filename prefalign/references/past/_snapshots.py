@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..._errors import CheckpointError
-from ..._files import write_json
+from ..._files import new_file, write_json
 
 _CHUNK = 1 << 22
 _REMEDY = "Resume from an earlier checkpoint, or start a new run."
@@ -49,16 +49,13 @@ class Snapshots:
             CheckpointError: It cannot be written; no half of it counts as a snapshot.
         """
         path = self._path(step)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-            digest = _digest(partial)
-            self._manifest(step).unlink(missing_ok=True)
-            os.replace(partial, path)
+            with new_file(path) as partial:
+                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+                digest = _digest(partial)
+                self._manifest(step).unlink(missing_ok=True)
             write_json(self._manifest(step), {"step": step, "sha256": digest})
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             raise CheckpointError(
                 f"The snapshot of step {step} cannot be written to {str(self.folder)!r}: {error}. The checkpoints of "
                 "the run are not touched: free space there, and resume with `resume_from_checkpoint`."

@@ -171,8 +171,7 @@ def _write_adapter(folder: Path, parts: list[tuple[float, Adapter]]) -> None:
         return
     summed = SummedRank(tuple(parts))
     save_file(summed.tensors(), folder / WEIGHTS, metadata={"format": "pt"})
-    with (folder / WEIGHTS).open("rb") as written:
-        os.fsync(written.fileno())
+    sync(folder / WEIGHTS)
     write_file(folder / CONFIG, json.dumps(summed.config(), indent=2) + "\n")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..._errors import DataError
+from ..._files import new_file
 from ...losses import PairLogps
 from ...references import State
 from .. import _trl
@@ -140,9 +140,8 @@ class SelfPlay:
             return
         lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["step"] < step]
-        partial = path.with_name(f".{path.name}.tmp")
-        partial.write_text("".join(kept), "utf-8")
-        os.replace(partial, path)
+        with new_file(path) as partial:
+            partial.write_text("".join(kept), "utf-8")
 
     def state_dict(self) -> State:
         """Completions that are there and not used yet, of all processes; every process must call it."""
