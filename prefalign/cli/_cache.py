@@ -139,10 +139,16 @@ def _summary(store: Path, shards: Sequence[Shard], damaged: list[str], about: di
     }
 
 
+def _printable(text: str) -> str:
+    """Text of a file without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _print(each: dict[str, Any]) -> None:
     precision = each["dtype"] if each["autocast"] == "no" else f"{each['dtype']}, {each['autocast']} autocast"
+    precision = _printable(precision)
     print(
-        f"{each['key']}  {each['reference']}\n"
+        f"{each['key']}  {_printable(each['reference'])}\n"
         f"  {precision}; {each['texts']:,} texts, {each['tokens']:,} tokens in {each['shards']} shards, "
         f"{_size(each['bytes'])}; last written {each['written']}"
     )

@@ -22,7 +22,7 @@ DAMAGED = ".damaged"
 KEY_BYTES = 16
 
 
-FORMAT = "prefalign reference cache 1"
+FORMAT = "prefalign reference cache 2"
 
 
 _TENSORS = {"keys": "U8", "ends": "I64", "checks": "I64", "logps": "F32"}
@@ -39,7 +39,8 @@ class Shard:
         path: The file; its stem is the start of the SHA-256 of its content.
         keys: (rows, 16) hashes of the rows' tokens.
         ends: (rows,) where each row's values end among all.
-        checks: (rows,) CRC-32 of key and values.
+        checks: (rows,) CRC-32 of the reference's key, which is the folder's name, the row's key and its values: a shard
+            that was put into another reference's folder holds no row that is valid there.
         logps: (values,) log-probabilities in nats.
     """
 
@@ -56,7 +57,7 @@ class Shard:
         if not 0 <= start <= end <= len(self.logps):
             return None
         values: Values = self.logps[start:end]
-        good = _check(self.keys[number].tobytes(), values) == int(self.checks[number])
+        good = _check(self.path.parent.name, self.keys[number].tobytes(), values) == int(self.checks[number])
         return values if good else None
 
     def whole(self) -> bool:
@@ -80,10 +81,11 @@ def open_shard(path: Path) -> Shard:
     return shard
 
 
-def pack(rows: Mapping[bytes, Values]) -> bytes:
+def pack(rows: Mapping[bytes, Values], reference: str) -> bytes:
+    """The content of a shard with these rows of the reference with this key."""
     keys: Sequence[bytes] = sorted(rows)
     values = [rows[key] for key in keys]
-    checks = [_check(key, one) for key, one in zip(keys, values, strict=True)]
+    checks = [_check(reference, key, one) for key, one in zip(keys, values, strict=True)]
     content: bytes = save(
         {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
@@ -96,8 +98,8 @@ def pack(rows: Mapping[bytes, Values]) -> bytes:
     return content
 
 
-def _check(key: bytes, values: Values) -> int:
-    return zlib.crc32(values.tobytes(), zlib.crc32(key))
+def _check(reference: str, key: bytes, values: Values) -> int:
+    return zlib.crc32(values.tobytes(), zlib.crc32(key, zlib.crc32(reference.encode())))
 
 
 def shard_name(content: bytes) -> str:

@@ -113,7 +113,7 @@ class LogpStore:
         self._written = time.monotonic()
         if not self._pending:
             return
-        content = pack(self._pending)
+        content = pack(self._pending, self.folder.name)
         name = shard_name(content)
         try:
             self._begin()
@@ -174,7 +174,9 @@ class LogpStore:
 
     def _drop(self, shard: Shard) -> None:
         del self._shards[shard.path.stem]
-        self._set_aside(shard.path, f"`{shard.path}` is damaged: a row does not match its checksum.")
+        self._set_aside(
+            shard.path, f"`{shard.path}` is damaged, or another reference's: a row does not match its checksum."
+        )
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = path.with_name(path.name + DAMAGED)

@@ -175,6 +175,10 @@ class Adapter:
         except re.error as error:
             raise CheckpointError(f"`alpha_pattern` in `{self.folder / CONFIG}` cannot be read: {error}.") from None
         alpha: Any = self.config.get("lora_alpha", 8) if key is None else patterns[key]
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise CheckpointError(
+                f"`lora_alpha` in `{self.folder / CONFIG}` must be a finite number (got {alpha!a:.40} for `{module}`)."
+            )
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 

@@ -206,3 +206,8 @@ def check_args(args: object) -> None:
     """
     if not isinstance(args, DPOConfig):
         raise ConfigError(f"`args` must be a `PrefConfig` or TRL's `DPOConfig` (got {type(args).__name__}).")
+    if args.fp16 and args.device.type == "cpu":
+        raise ConfigError(
+            "`fp16=True` would have no effect on a CPU, where everything is computed in float32. Leave it out, or use "
+            "`bf16=True`."
+        )

@@ -113,6 +113,7 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
     else:
         check_beside_loss(args)
         made, by_trl, beta = own, (), scale_of_rewards(own)
+    _check_trains(made)
     chosen = _one_of("reference", reference, _in_args(args, "reference"), read_reference)
     _check_pair(made, chosen, args)
     if args.sync_ref_model:  # TRL's own loses its reference when a run is resumed, and does not know adapters
@@ -151,6 +152,17 @@ def _one_of(name: str, argument: object, option: Any, read: Any) -> Any:
             f"`{name}` was given twice: {str(value)!r} to the trainer and {str(option)!r} in its `args`. Leave one out."
         )
     return value
+
+
+def _check_trains(loss: Loss) -> None:
+    """Refuse a sum whose terms cancel, or all have the weight 0, at every time: its gradient is zero."""
+    for done in (0.0, 0.5, 1.0):
+        weights: dict[Loss, float] = {}
+        for weight, term in loss.terms_at(done):
+            weights[term] = weights.get(term, 0.0) + weight
+        if any(weights.values()):
+            return
+    raise ConfigError(f"The loss would train nothing: the weights of its terms are 0, or cancel ({loss}).")
 
 
 def _check_pair(loss: Loss, reference: Reference | None, args: Any) -> None:

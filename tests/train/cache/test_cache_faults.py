@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prefalign._errors import CheckpointError, ConfigError
+from prefalign.cli import main
 from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
 from prefalign.train import PrefTrainer
 from prefalign.train.cache import _cache
@@ -104,6 +105,21 @@ def test_dropout_of_attention_under_an_adapter_is_a_reason_against(checkpoint, t
     model = AutoModelForCausalLM.from_pretrained(checkpoint, attention_dropout=0.3).train()
     with pytest.raises(ConfigError, match="dropout makes its values random"):
         cached(tmp_path, model, {"peft_config": lora(), "processing_class": tiny_tokenizer()})
+
+
+def test_a_shard_of_another_reference_holds_no_row_here(checkpoint, other_checkpoint, tmp_path, folder, caplog, capsys):
+    cached(tmp_path, checkpoint)
+    (mine,) = shards(folder)
+    cached(tmp_path, other_checkpoint)
+    (theirs,) = set(shards(folder)) - {mine}
+    mine.unlink()
+    foreign = mine.parent / theirs.name
+    foreign.write_bytes(theirs.read_bytes())
+    assert main(["cache", "verify"]) == 1
+    assert foreign.name in capsys.readouterr().out
+    again = cached(tmp_path, checkpoint)
+    assert again.reference_cache.computed == 24
+    assert "another reference's" in caplog.text
 
 
 def test_a_damaged_shard_is_set_aside_and_computed_again(checkpoint, tmp_path, folder, caplog):

@@ -15,7 +15,7 @@ from prefalign.losses import DPO, SimPO
 from prefalign.references import Checkpoint, Initial, NoReference
 from prefalign.train import PrefConfig, PrefTrainer
 from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
-from tests.train.runs import COMMON
+from tests.train.runs import COMMON, ours
 
 SIMPO = "simpo(beta=2.0, gamma=1.0)"
 
@@ -212,3 +212,16 @@ def test_no_gpu_is_no_error_without_use_cpu():
 def test_bfloat16_can_be_asked_for_without_a_gpu():
     args = PrefConfig("unused", bf16=True)
     assert (args.bf16, args.use_cpu) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "loss", ["0*dpo(beta=0.1)", "dpo(beta=0.1) - dpo(beta=0.1)", "0*dpo(beta=0.1) + 0*sft(reduction='sum')"]
+)
+def test_a_loss_that_trains_nothing_is_refused(loss, checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="would train nothing"):
+        ours(tmp_path, checkpoint, loss=loss)
+
+
+def test_a_precision_that_a_cpu_has_not_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="`fp16=True` would have no effect on a CPU"):
+        ours(tmp_path, checkpoint, loss="dpo(beta=0.1)", fp16=True)
