@@ -24,8 +24,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         path: The file; its folder is made if it is missing.
         value: What JSON can hold.
     """
-    with new_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    with new_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
 
 
 @contextmanager
