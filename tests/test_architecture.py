@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "prefalign"
-ROOTS = {"_errors", "_scan", "_yaml", "_files", "_expressions"}
+ROOTS = {"_errors", "_scan", "_yaml", "_files", "_expressions", "_calls"}
 MAY_IMPORT = {
     "logic": set(),
     "losses": set(),
@@ -35,8 +35,7 @@ LATE = {
     "logic/__init__.py": "what a first look at a loss does not need",
     "cli/_main.py": "only the command that runs",
     "compiler/_load.py": "a user's own file",
-    "losses/_registry.py": "`logic(...)` in a loss expression, which stands above the losses",
-    "references/_parse.py": "the references' own names",
+    "_calls.py": "`logic(...)` in a loss expression, which stands above the losses",
 }
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from .._calls import Makers
 from .._errors import LossError
 
 # A class of losses, or a function that returns one; `_loss` stands on this table, which thus cannot name its type.
 Made = TypeVar("Made", bound=Callable[..., Any])
 
-# Name -> what makes the loss. Classes enter through `register_loss`; a dotted string is imported when it is first used,
-# so that parts above this one can offer losses without being imported by it.
-_TABLE: dict[str, Callable[..., Any] | str] = {
-    "logic": "prefalign.compiler:logic",
-}
-# Class -> its name; functions that make losses have none of their own.
-_NAMES: dict[object, str] = {}
+LOSSES: Makers[Any] = Makers("loss", "losses", LossError, {"logic": "prefalign.compiler:logic"})
 # TRL's `loss_type` -> what makes the same loss. In expressions these names serve too, unless a loss of ours bears them
 # (`robust` wraps any loss; TRL's `robust` is `rdpo`).
-_TRL: dict[str, Callable[..., Any]] = {}
+_TRL = LOSSES.others
+# Class -> its name; functions that make losses have none of their own.
+_NAMES: dict[object, str] = {}
 
 
 def register_loss(name: str, *aliases: str, trl: str | None = None) -> Callable[[Made], Made]:
@@ -50,25 +46,20 @@ def register_loss(name: str, *aliases: str, trl: str | None = None) -> Callable[
         MyLoss(beta=2)
     """
 
-    def enter(made: Made) -> Made:
-        for each in (name, *aliases):
-            if not each.isidentifier() or each != each.lower():
-                raise LossError(f"the name of a loss must be a lower-case identifier (got {each!r}).")
-            if each in _TABLE and not _is_again(_TABLE[each], made):
-                raise LossError(f"the loss name `{each}` is taken by {_TABLE[each]!r}; choose another.")
-        for each in (name, *aliases):
-            _TABLE[each] = made
-        _NAMES[made] = name
+    enter = LOSSES.register(name, *aliases)
+
+    def remember(made: Made) -> Made:
+        _NAMES[enter(made)] = name
         if trl is not None:
             _TRL[trl] = made
         return made
 
-    return enter
+    return remember
 
 
 def loss_names() -> tuple[str, ...]:
     """Every name that an expression may use, sorted."""
-    return tuple(sorted({*_TABLE, *_TRL}))
+    return LOSSES.names()
 
 
 def trl_names() -> tuple[str, ...]:
@@ -78,11 +69,7 @@ def trl_names() -> tuple[str, ...]:
 
 def find_loss(name: str) -> Callable[..., Any]:
     """What makes the loss of that name in an expression; KeyError if there is none."""
-    entry = _TABLE[name] if name in _TABLE else _TRL[name]
-    if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
-        return cast("Callable[..., Any]", getattr(importlib.import_module(module), attribute))
-    return entry
+    return LOSSES.find(name)
 
 
 def find_trl(loss_type: str) -> Callable[..., Any]:
@@ -93,10 +80,3 @@ def find_trl(loss_type: str) -> Callable[..., Any]:
 def name_of(made: object) -> str | None:
     """The name under which a class is registered, or None."""
     return _NAMES.get(made)
-
-
-def _is_again(old: Any, new: Any) -> bool:
-    """Whether `new` is `old` defined once more: in a module that is reloaded, or in a notebook's cell."""
-    if isinstance(old, str) or old.__qualname__ != new.__qualname__:
-        return False
-    return bool(old.__module__ == new.__module__ or not old.__module__.startswith("prefalign."))

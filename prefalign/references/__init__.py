@@ -9,6 +9,7 @@ from ._base import Reference as Reference
 from ._base import State as State
 from ._parse import parse_reference as parse_reference
 from ._parse import reference_names as reference_names
+from ._parse import register_reference as register_reference
 from ._sharding import is_sharded as is_sharded
 from ._soup import Soup as Soup
 from ._state import load_state as load_state

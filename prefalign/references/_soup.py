@@ -15,11 +15,13 @@ from filelock import FileLock
 from .._errors import CheckpointError
 from .._files import read_json
 from ._base import Policy
+from ._parse import register_reference
 from .fixed import Fixed
 from .soups import Recipe, check_weights, write_soup
 from .weights import Ingredient, check_tokenizer, find_ingredients
 
 
+@register_reference("soup")
 @dataclass
 class Soup(Fixed):
     """The average of several models as the reference, while the policy starts where it starts (SALSA).

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl import BEMACallback
 
-from prefalign._errors import CheckpointError
-from prefalign.references import BEMA, Initial, MovingAverage, Policy, Soup, parse_reference, soup
+from prefalign._errors import CheckpointError, ConfigError, ParseError
+from prefalign.references import BEMA, Initial, MovingAverage, Policy, Soup, parse_reference, register_reference, soup
 from prefalign.references.moving._weights import AdapterSlots
 from tests.references.models import merged, save_adapter
 from tests.tiny import save_tiny, tiny_model
@@ -212,7 +212,6 @@ def test_layers_that_cannot_be_followed_are_named(pair, tmp_path):
         "moving_average(alpha=1.5)",
         "moving_average(every=0)",
         "moving_average(every=2.5)",
-        "moving_average(alpha=much)",
         "bema(lag=0)",
         "bema(ema_power=-1)",
     ],
@@ -220,6 +219,22 @@ def test_layers_that_cannot_be_followed_are_named(pair, tmp_path):
 def test_arguments_out_of_range_are_refused(text):
     with pytest.raises(CheckpointError, match=r"must be .* \(got "):
         parse_reference(text)
+
+
+def test_a_word_in_the_place_of_a_number_is_pointed_at():
+    with pytest.raises(ParseError, match="`alpha` must be a number") as caught:
+        parse_reference("moving_average(alpha=much)")
+    assert caught.value.position == 21
+
+
+def test_a_registered_reference_is_read_by_its_name():
+    @register_reference("mine_for_tests")
+    def mine(beta: float, every: int = 2) -> MovingAverage:
+        return MovingAverage(alpha=beta, every=every)
+
+    assert parse_reference("mine_for_tests(0.5, every=3)") == MovingAverage(alpha=0.5, every=3)
+    with pytest.raises(ConfigError, match="`soup` is taken"):
+        register_reference("soup")(mine)
 
 
 def test_expressions_read_back():

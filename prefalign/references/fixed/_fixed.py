@@ -10,6 +10,7 @@ import torch
 
 from ..._errors import CheckpointError
 from .._base import Batch, Policy, Reference, State
+from .._parse import register_reference
 from ..weights import check_files, check_tokenizer
 from ._key import fingerprint
 
@@ -42,6 +43,7 @@ class Fixed(Reference):
         return fingerprint(self.host.model, frozen=True) if hasattr(self.host.model, "peft_config") else None
 
 
+@register_reference("initial")
 @dataclass
 class Initial(Fixed):
     """The policy as training starts: a frozen copy, or the model without its adapter.
@@ -75,6 +77,7 @@ class Initial(Fixed):
         return "initial"
 
 
+@register_reference("none")
 @dataclass
 class NoReference(Reference):
     """Nothing: no second model is loaded, and a step makes one forward pass. For losses such as SimPO, CPO and ORPO.
@@ -98,6 +101,7 @@ class NoReference(Reference):
         return None
 
 
+@register_reference("checkpoint")
 @dataclass
 class Checkpoint(Fixed):
     """Another model: a checkpoint directory or a hub id, loaded in the policy's dtype and attention implementation.

@@ -13,6 +13,7 @@ import torch
 
 from ..._errors import CheckpointError
 from .._base import Batch, Host, Logps, Reference, State
+from .._parse import register_reference
 from .._sharding import copy_full, full, sharded_like
 from ._weights import AdapterSlots, ModelSlots, Slots
 
@@ -83,6 +84,7 @@ class _Following(Reference):
         self.slots.publish(self.slots.names)
 
 
+@register_reference("moving_average")
 @dataclass
 class MovingAverage(_Following):
     """The reference takes a step towards the policy, now and then (TR-DPO).
@@ -129,6 +131,7 @@ class MovingAverage(_Following):
         return True
 
 
+@register_reference("bema")
 @dataclass
 class BEMA(_Following):
     """A bias-corrected moving average of the policy: it lags less behind than a plain one.

@@ -8,12 +8,14 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..._errors import CheckpointError
+from .._parse import register_reference
 from ._own_past import OwnPast
 
 Choose = Literal["random", "latest", "initial"]
 Redraw = Literal["round", "batch"]
 
 
+@register_reference("past")
 @dataclass
 class PastCheckpoints(OwnPast):
     """One of the policy's own snapshots, which both scores the pairs and, where data hold winners alone, generates.

@@ -11,9 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from ..._errors import CheckpointError
+from .._parse import register_reference
 from ._own_past import OwnPast
 
 
+@register_reference("ditto")
 @dataclass
 class Ditto(OwnPast):
     """The policy's start scores; its latest and earlier snapshots generate three kinds of pairs (DITTO).
