@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from .generation._generate import sample as sample
     from .generation._rank import Candidate as Candidate
     from .generation._rank import rank as rank
+    from .generation.specs._files import parse_spec as parse_spec
     from .generation.specs._files import read_spec as read_spec
     from .generation.specs._spec import Spec as Spec
     from .generation.specs._spec import Specification as Specification
-    from .generation.specs._text import parse_spec as parse_spec
     from .named._known import Known as Known
     from .named._known import known_losses as known_losses
     from .structures._kwise import at_least as at_least
@@ -86,7 +86,7 @@ _LATER = {
     "rank": "generation._rank",
     "Spec": "generation.specs._spec",
     "Specification": "generation.specs._spec",
-    "parse_spec": "generation.specs._text",
+    "parse_spec": "generation.specs._files",
     "read_spec": "generation.specs._files",
 }
 

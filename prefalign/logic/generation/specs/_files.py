@@ -1,19 +1,22 @@
-"""Specifications as YAML or JSON: a mapping with the arguments of `Spec`, and `all`, `any`, `not`."""
+"""Specifications from text, YAML or JSON: mappings with the arguments of `Spec`, and `all`, `any`, `not`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import reduce
+from operator import and_, or_
 from pathlib import Path
 from typing import Any
 
 from ...._errors import SpecError, did_you_mean
 from ...._yaml import load_yaml
 from ._spec import Spec, Specification
-from ._text import parse_spec
+from ._text import read_clauses
 
+_ARGUMENTS = {item.name for item in fields(Spec)}
 _WHOLE = ("atoms", "reference")
-_MAX_DEPTH = 50
+_MAX_DEPTH = 100
 
 
 def read_spec(path: str | Path) -> Specification:
@@ -39,6 +42,34 @@ def read_spec(path: str | Path) -> Specification:
     return spec_from_mapping(data)
 
 
+def parse_spec(text: str) -> Specification:
+    """Read a specification: clauses joined by `;` or `and`, by `or`, with `not` and parentheses.
+
+    The clauses are the arguments of `Spec`: `atoms w, l, rw, rl`, `between A and B`, `above A`, `below A`, `monotone`,
+    `monotone w+ l-`, `monotone ratio`, `symmetric swap`, `rows TF = v, F* = xo`, `forall top >> M(w)`,
+    `conditional`, `reference`, `max literals 6`, `survives sum`, `survives sum contrast`, `no displacement`,
+    `no displacement joint`, `satisfiable`, `nontrivial`, `nonconstant`, `distinct ratio`. A loss is a name of the
+    catalogue, a column such as `ovxo`, or an equation in quotes.
+
+    Raises:
+        ParseError: The text is not in the grammar; the message points at the character.
+        SpecError: Its parts contradict each other.
+
+    Example:
+        >>> spec = parse_spec("between cpo and unCPO; monotone; max literals 4")
+        >>> count(spec)
+        3
+        >>> parse_spec("between cpo and unCPU")
+        Traceback (most recent call last):
+        ...
+        prefalign._errors.ParseError: Malformed specification: expected a loss's name, a column such as ovxo, or an \
+equation in quotes. Did you mean `uncpo`.
+            between cpo and unCPU
+                            ^
+    """
+    return spec_from_mapping(read_clauses(text))
+
+
 def spec_from_mapping(data: Mapping[str, Any]) -> Specification:
     """A specification from a mapping with the arguments of `Spec` and, for combinations, `all`, `any` and `not`.
 
@@ -60,25 +91,23 @@ def _build(data: Any, whole: dict[str, Any], depth: int) -> Specification:
     if depth > _MAX_DEPTH:
         raise SpecError(f"the specification is nested more than {_MAX_DEPTH} levels deep.")
     if isinstance(data, str):
-        return parse_spec("; ".join([*_whole_text(whole), data]))
+        data = read_clauses(data)
     if not isinstance(data, Mapping):
         raise SpecError(f"a part of a specification must be a mapping or text (got {data!r}).")
-    known = {item.name for item in fields(Spec)} | {"all", "any", "not"}
+    known = {*_ARGUMENTS, "all", "any", "not"}
     for key in data:
         if key not in known:
             raise SpecError(f"a specification has no part `{key}`.{did_you_mean(str(key), known)}")
     whole = {**whole, **{name: data[name] for name in _WHOLE if name in data}}
-    plain = {name: value for name, value in data.items() if name not in ("all", "any", "not")}
-    built: Specification = Spec(**{**whole, **{name: _value(name, value) for name, value in plain.items()}})
-    for part in _parts(data, "all"):
-        built = built & _build(part, whole, depth + 1)
-    alternatives = [_build(part, whole, depth + 1) for part in _parts(data, "any")]
-    if alternatives:
-        either = alternatives[0]
-        for other in alternatives[1:]:
-            either = either | other
-        built = built & either
-    return built & ~_build(data["not"], whole, depth + 1) if "not" in data else built
+    built = [_build(part, whole, depth + 1) for part in _parts(data, "all")]
+    if alternatives := _parts(data, "any"):
+        built.append(reduce(or_, (_build(part, whole, depth + 1) for part in alternatives)))
+    if "not" in data:
+        built.append(~_build(data["not"], whole, depth + 1))
+    own = {name: _value(name, value) for name, value in data.items() if name in _ARGUMENTS}
+    if own.keys() - whole.keys() or not built:
+        built.append(Spec(**{**whole, **own}))
+    return reduce(and_, built)
 
 
 def _parts(data: Mapping[str, Any], key: str) -> list[Any]:
@@ -91,12 +120,6 @@ def _parts(data: Mapping[str, Any], key: str) -> list[Any]:
 def _value(name: str, value: Any) -> Any:
     """YAML has lists where `Spec` takes tuples."""
     return tuple(value) if name in ("atoms", "between") and isinstance(value, list) else value
-
-
-def _whole_text(whole: dict[str, Any]) -> list[str]:
-    atoms = whole.get("atoms")
-    said = [f"atoms {', '.join([atoms] if isinstance(atoms, str) else atoms)}"] if atoms else []
-    return [*said, *(["reference"] if whole.get("reference") else [])]
 
 
 def as_spec(given: Specification | str | Mapping[str, Any]) -> Specification:

@@ -1,16 +1,14 @@
-"""Specifications as text: `between cpo and unCPO; monotone; max literals 6`. Parsed, never evaluated."""
+"""Specifications as text: `between cpo and unCPO; monotone; max literals 6`, read into the mapping of YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ...._errors import ParseError, did_you_mean
 from ...._scan import TokenStream, compile_pattern
 from ...named import catalogue, is_column
 from ...tables import is_atom
-from ._spec import Spec, Specification
 
 _PATTERN = compile_pattern(
     name=r"[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z][A-Za-z0-9]*)*",
@@ -20,15 +18,6 @@ _PATTERN = compile_pattern(
 )
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A clause with the arguments of `Spec` that it sets, or a combination of nodes."""
-
-    kind: Literal["clause", "all", "any", "not"]
-    parts: tuple[_Node, ...] = ()
-    arguments: tuple[tuple[str, Any], ...] = ()
-
-
 class _Reader:
     """One text: its tokens, and what it says of the whole (atoms, reference, distinct)."""
 
@@ -36,25 +25,32 @@ class _Reader:
         self.stream = TokenStream(text, _PATTERN, "specification")
         self.whole: dict[str, Any] = {}
 
-    def any_of(self) -> _Node:
+    def any_of(self) -> dict[str, Any]:
         with self.stream.nested():
             parts = [self.all_of()]
             while self._word("or"):
                 parts.append(self.all_of())
-            return parts[0] if len(parts) == 1 else _Node("any", tuple(parts))
+            return parts[0] if len(parts) == 1 else {"any": parts}
 
-    def all_of(self) -> _Node:
+    def all_of(self) -> dict[str, Any]:
         parts = [self.unit()]
         while self.stream.take(";") or self._word("and"):
             if self.stream.peek.kind == "end" or self.stream.peek.text == ")":
                 break  # a semicolon may also end the text
             parts.append(self.unit())
-        return parts[0] if len(parts) == 1 else _Node("all", tuple(parts))
+        joined: dict[str, Any] = {}
+        before = []
+        for part in parts:
+            if joined.keys() & part.keys():  # a mapping says nothing twice
+                before.append(joined)
+                joined = {}
+            joined = {**joined, **part}
+        return {**joined, "all": [*before, *joined.get("all", ())]} if before else joined
 
-    def unit(self) -> _Node:
+    def unit(self) -> dict[str, Any]:
         if self._word("not"):
             with self.stream.nested():
-                return _Node("not", (self.unit(),))
+                return {"not": self.unit()}
         if self.stream.take("("):
             inner = self.any_of()
             self.stream.expect(")", "to close the parenthesis")
@@ -70,7 +66,7 @@ class _Reader:
                 if name in self.whole:
                     self.stream.fail(f"`{word}` is said of the whole and stands twice", token)
                 self.whole[name] = arguments.pop(name)
-        return _Node("clause", arguments=tuple(arguments.items()))
+        return arguments
 
     # ---------------------------------------------------------------------------------------------- what clauses need
 
@@ -229,68 +225,18 @@ _CLAUSES: dict[str, Callable[[_Reader], dict[str, Any]]] = {
 }
 
 
-def parse_spec(text: str) -> Specification:
-    """Read a specification: clauses joined by `;` or `and`, by `or`, with `not` and parentheses.
-
-    The clauses are the arguments of `Spec`: `atoms w, l, rw, rl`, `between A and B`, `above A`, `below A`, `monotone`,
-    `monotone w+ l-`, `monotone ratio`, `symmetric swap`, `rows TF = v, F* = xo`, `forall top >> M(w)`,
-    `conditional`, `reference`, `max literals 6`, `survives sum`, `survives sum contrast`, `no displacement`,
-    `no displacement joint`, `satisfiable`, `nontrivial`, `nonconstant`, `distinct ratio`. A loss is a name of the
-    catalogue, a column such as `ovxo`, or an equation in quotes.
+def read_clauses(text: str) -> dict[str, Any]:
+    """The mapping that a text stands for, as YAML would give it; see `parse_spec` for the language.
 
     Raises:
         ParseError: The text is not in the grammar; the message points at the character.
-        SpecError: Its parts contradict each other.
 
     Example:
-        >>> spec = parse_spec("between cpo and unCPO; monotone; max literals 4")
-        >>> count(spec)
-        3
-        >>> parse_spec("between cpo and unCPU")
-        Traceback (most recent call last):
-        ...
-        prefalign._errors.ParseError: Malformed specification: expected a loss's name, a column such as ovxo, or an \
-equation in quotes. Did you mean `uncpo`.
-            between cpo and unCPU
-                            ^
+        >>> read_clauses("between cpo and unCPO; not (conditional or max literals 4)")
+        {'between': ('cpo', 'unCPO'), 'not': {'any': [{'conditional': True}, {'max_literals': 4}]}}
     """
     reader = _Reader(text)
-    node = reader.any_of()
+    clauses = reader.any_of()
     if reader.stream.peek.kind != "end":
         reader.stream.fail("expected `;`, `and`, `or`, or the end")
-    return _build(node, reader.whole)
-
-
-def _build(node: _Node, whole: dict[str, Any]) -> Specification:
-    """The object that a node stands for; `whole` holds what is said of all parts."""
-    plain = {name: value for name, value in whole.items() if name != "distinct"}
-    if node.kind == "not":
-        built = ~_build(node.parts[0], plain)
-    elif node.kind == "any":
-        built = _build(node.parts[0], plain)
-        for part in node.parts[1:]:
-            built = built | _build(part, plain)
-    else:
-        built = _conjunction(node, plain)
-    return built & Spec(**whole) if "distinct" in whole else built
-
-
-def _conjunction(node: _Node, plain: dict[str, Any]) -> Specification:
-    """Clauses of a conjunction become one Spec as long as none is said twice."""
-    specs: list[Specification] = []
-    arguments: dict[str, Any] = {}
-    for part in (node,) if node.kind == "clause" else node.parts:
-        if part.kind != "clause":
-            specs.append(_build(part, plain))
-            continue
-        for name, value in part.arguments:
-            if name in arguments:
-                specs.append(Spec(**plain, **arguments))
-                arguments = {}
-            arguments[name] = value
-    if arguments or not specs:
-        specs.append(Spec(**plain, **arguments))
-    built = specs[0]
-    for spec in specs[1:]:
-        built = built & spec
-    return built
+    return {**reader.whole, **clauses}
