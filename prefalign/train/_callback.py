@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .._errors import CheckpointError
 from ..references import load_state, save_state
 from ._estimate import estimate_training
 from ._trl import set_tokens_seen, tokens_seen
-from .checkpoints import LAST_FILE, check_weights, finish, run_record, write_run
+from .checkpoints import LAST_FILE, binding_of, check_binding, check_weights, finish, run_record, write_run
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -77,7 +78,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             if play is not None:
                 save_state(folder, PLAY_STATE, play)
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
-            more = {"num_tokens": tokens_seen(self.trainer), "loss": self.trainer.objective.name}
+            more = {"num_tokens": tokens_seen(self.trainer), "loss": self.trainer.objective.name, "run": self._binding}
             save_state(folder, WATCH_STATE, {**watch, **more})
         self.trainer.accelerator.wait_for_everyone()  # every process writes its random state
         if args.should_save:
@@ -88,6 +89,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 best_model_checkpoint=state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    @cached_property
+    def _binding(self) -> dict[str, Any]:
+        return binding_of(self.trainer)
 
     def checkpoint(self, step: int) -> Path:
         """The folder of the checkpoint after `step`."""
@@ -110,6 +115,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             )
         watched = load_state(folder, WATCH_STATE)
         self._check_loss(folder, watched or {})
+        check_binding(folder, (watched or {}).get("run"), self._binding)
         reference.load_files(folder)
         reference.load_state_dict(saved)
         play = load_state(folder, PLAY_STATE)

@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_the_last_checkpoint_whole(
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "prefalign_watch.json")
 
-    fill = At(3, lambda: monkeypatch.setattr(_state.json, "dump", full))
+    fill = At(3, lambda: monkeypatch.setattr(_state, "write_json", full))
     trainer = ours(tmp_path, checkpoint, {"callbacks": [fill]}, save_total_limit=1, **SAVING)
     fails_after_two(trainer, "No space left on device")
 

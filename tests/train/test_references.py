@@ -171,6 +171,7 @@ def test_resuming_needs_the_same_loss(checkpoint, tmp_path):
     ours(tmp_path, checkpoint, loss_type="sigmoid", beta=0.1, max_steps=3, **saving).train(str(folder))
     watched = load_state(folder, "prefalign_watch")
     save_state(folder, "prefalign_watch", {key: value for key, value in watched.items() if key != "loss"})
+    (folder / "prefalign_files.json").unlink()
     other.train(str(folder))
 
 

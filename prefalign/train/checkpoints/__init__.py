@@ -1,5 +1,7 @@
 """Checkpoints: which are whole, what they belong to, and the last good one."""
 
+from ._binding import binding_of as binding_of
+from ._binding import check_binding as check_binding
 from ._finite import bad_rows as bad_rows
 from ._finite import check_weights as check_weights
 from ._finite import stop as stop

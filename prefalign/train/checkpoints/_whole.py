@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from ..._errors import CheckpointError, ConfigError, TrainingError
 from ...references import check_resumable
+from ._binding import check_whole, list_files
 
 _STATE = "trainer_state.json"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR)
@@ -42,6 +43,7 @@ def find_checkpoint(resume: str | os.PathLike[str] | bool | None, output_dir: st
                 f"`resume_from_checkpoint=True` needs a whole checkpoint in {output_dir!r}, and there is none that was "
                 "written to its end. Leave it out to start the run."
             )
+        check_whole(Path(last))
         return last
     folder = Path(resume)
     if not (folder / _STATE).is_file() and not (folder / UNFINISHED).exists():
@@ -53,6 +55,7 @@ def find_checkpoint(resume: str | os.PathLike[str] | bool | None, output_dir: st
         last = last_whole_checkpoint(str(folder.parent))
         remedy = f"Resume from {last!r}." if last else "No other one is whole: start the run again."
         raise CheckpointError(f"{str(folder)!r} was not written to its end: the run was stopped meanwhile. {remedy}")
+    check_whole(folder)
     check_resumable(folder)
     return str(folder)
 
@@ -85,6 +88,7 @@ def begin(folder: Path) -> None:
 
 def finish(folder: Path) -> None:
     """Take the mark away, once everything has reached the disk."""
+    list_files(folder)
     for file in folder.iterdir():
         if file.is_file():
             with file.open("rb") as stream:
