@@ -7,6 +7,7 @@ the auxiliary loss of mixtures of experts, evaluation and sharding stay TRL's.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from typing import Any
 import torch
 from datasets import load_from_disk
 from torch import Tensor, nn
+from transformers import modeling_utils
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
 
+from .._errors import CheckpointError
 from .._files import new_folder
 
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -177,6 +180,38 @@ def adapter_left_on(trainer: Any) -> Iterator[None]:
         yield
     finally:
         trainer.ref_model = kept
+
+
+@contextmanager
+def every_weight_found() -> Iterator[None]:
+    """Within, a model whose files lack weights is refused; transformers trains on random ones, below a table.
+
+    Raises:
+        CheckpointError: Weights are missing; names the first.
+    """
+    report = modeling_utils.log_state_dict_report
+
+    def checked(**options: Any) -> None:
+        missing = sorted(options["loading_info"].missing_keys)
+        if missing:
+            raise CheckpointError(
+                f"The weights in {str(options['pretrained_model_name_or_path'])!r} are not whole: {len(missing)} are "
+                f"missing, {missing[0]!r} among them. They would be random. Use a folder that holds the whole model."
+            )
+        report(**options)
+
+    modeling_utils.log_state_dict_report = checked
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            yield
+    except UserWarning as error:
+        if not str(error).startswith("Found missing adapter keys"):
+            raise
+        names = str(error).partition(":")[2].strip()
+        raise CheckpointError(f"The adapter's weights are not whole, so that some would be random: {names}") from None
+    finally:
+        modeling_utils.log_state_dict_report = report
 
 
 class NoModel(nn.Module):

@@ -127,7 +127,8 @@ def loading_errors(model: object) -> Iterator[None]:
     """
     name = repr(model)[:200] if isinstance(model, str) else type(model).__name__
     try:
-        yield
+        with _trl.every_weight_found():
+            yield
     except PrefalignError:
         raise
     except (ValueError, ImportError, OSError, SafetensorError) as error:
