@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import sympy as sp
 
-from ..logic import LINKS, Link, PreferenceStructure, Rule, same_ratio
+from ..logic import LINKS, Link, PreferenceStructure, Rule, original, same_ratio
 from ..losses import Loss, WeightedSum
-from .lowering import GroupLoss, LogicLoss, original
+from .lowering import GroupLoss, LogicLoss
 from .reading import Reading
 from .symbols import _symbols as sy
 

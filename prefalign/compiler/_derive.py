@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
 import sympy as sp
@@ -13,8 +13,7 @@ from torch import nn
 from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
-from ..losses import Loss, at_its_highest
-from ._baselines import without_baselines
+from ..losses import Loss, WeightedSum, at_its_highest
 from ._declared import claimed_reading, with_declared
 from .lowering import GroupLoss
 from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
@@ -74,7 +73,7 @@ def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | Rule
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
         return derive_equation(loss)
     if isinstance(loss, Loss):
-        read_as, notes = without_baselines(at_its_highest(loss))
+        read_as, notes = _without_baselines(at_its_highest(loss))
         found = _read_code(type(read_as).__call__, {"self": read_as, **given}, loss.title)
         return replace(found, notes=(*found.notes, *notes))
     if isinstance(loss, GroupLoss):
@@ -140,3 +139,31 @@ def _checked(formula: Formula, function: Callable[..., Any], given: dict[str, An
     found = replace(found, notes=(*found.notes, note))
     # Only where the guard does not act can the rules and the code agree.
     return check(found, function, given, formula.hypers, groups, scales=GUARDED_SCALES)
+
+
+def _without_baselines(loss: Loss) -> tuple[Loss, tuple[str, ...]]:
+    """The loss without its terms on another baseline than the chosen completions, and a note on each.
+
+    Raises:
+        DerivationError: Nothing is left.
+    """
+    kept = tuple((weight, term) for weight, term in loss.terms if _baseline(term) == "chosen")
+    if len(kept) == len(loss.terms):
+        return loss, ()
+    notes = tuple(
+        f"The term {weight:g}*{term.title} is about other completions, which no atom stands for: it changes nothing in "
+        "how chosen and rejected compare, and is left out of the reading."
+        for weight, term in loss.terms
+        if _baseline(term) != "chosen"
+    )
+    if not kept:
+        raise DerivationError(
+            f"`{loss.title}` is about other completions than the chosen and the rejected one alone: there is nothing "
+            "to read. With baseline='chosen' it reads as cross-entropy."
+        )
+    return (kept[0][1] if kept[0][0] == 1.0 and len(kept) == 1 else WeightedSum(kept)), notes
+
+
+def _baseline(term: Loss) -> object:
+    named = [getattr(term, field.name) for field in fields(term) if field.name == "baseline"]
+    return named[0] if named else "chosen"

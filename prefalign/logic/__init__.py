@@ -31,6 +31,7 @@ from .structures._rules import Link as Link
 from .structures._rules import Rule as Rule
 from .structures._rules import RuleSet as RuleSet
 from .structures._structure import PreferenceStructure as PreferenceStructure
+from .tables import original as original
 
 if TYPE_CHECKING:
     from .analysis._behaviour import Behaviour as Behaviour
@@ -132,6 +133,7 @@ __all__ = [
     "meet",
     "nearest",
     "only",
+    "original",
     "parse_formula",
     "parse_spec",
     "plackett_luce",

@@ -58,6 +58,11 @@ class Loss(ABC):
         return bool(getattr(self, "mean", False))
 
     @property
+    def couples_pairs(self) -> bool:
+        """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`."""
+        return False
+
+    @property
     def swap_obstacle(self) -> str | None:
         """Why the loss cannot be evaluated on a pair whose label is flipped; None if it can."""
         return None
@@ -164,6 +169,11 @@ class Composite(Loss):
     def needs_lengths(self) -> bool:
         """Whether any term reads token counts."""
         return any(term.needs_lengths for _, term in self.terms)
+
+    @property
+    def couples_pairs(self) -> bool:
+        """Whether any term does."""
+        return any(term.couples_pairs for _, term in self.terms)
 
     @property
     def swap_obstacle(self) -> str | None:

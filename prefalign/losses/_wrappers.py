@@ -57,6 +57,11 @@ class SwapWrapper(Loss):
         return self.flip_rate
 
     @property
+    def couples_pairs(self) -> bool:
+        """Whether the wrapped loss does."""
+        return self.loss.couples_pairs
+
+    @property
     def needs_reference(self) -> bool:
         """As the wrapped loss."""
         return self.loss.needs_reference

@@ -8,7 +8,6 @@ from ._recipe import run_training as run_training
 from ._trainer import PrefTrainer as PrefTrainer
 from ._trl import Forward as Forward
 from ._trl import plain_forward as plain_forward
-from ._vllm import VLLMGenerator as VLLMGenerator
 from .checkpoints._record import RUN_FILE as RUN_FILE
 from .checkpoints._whole import check_output_dir as check_output_dir
 from .checkpoints._whole import find_checkpoint as find_checkpoint
@@ -17,6 +16,7 @@ from .config._checks import check_names as check_names
 from .config._config import PrefConfig as PrefConfig
 from .config._generation import GenerationOptions as GenerationOptions
 from .generation._generators import TransformersGenerator as TransformersGenerator
+from .generation._generators import VLLMGenerator as VLLMGenerator
 from .generation._sampling import Generator as Generator
 from .generation._sampling import Request as Request
 from .generation._sampling import Sampling as Sampling

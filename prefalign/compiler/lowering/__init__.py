@@ -3,4 +3,3 @@
 from ._loss import GroupLoss as GroupLoss
 from ._loss import LogicLoss as LogicLoss
 from ._tape import Tape as Tape
-from ._tape import original as original

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..._errors import LossError
-from ...logic import PreferenceStructure
+from ...logic import PreferenceStructure, original
 from ...losses import Loss, PairLogps
 from ._links import TENSOR_LINKS, find_link
 from ._program import compile_structure
 from ._summed import ADVICE, summed_behaviour
-from ._tape import HALF, Tape, number, original, run
+from ._tape import HALF, Tape, number, run
 
 _PAIR_ATOMS = ("w", "l", "rw", "rl")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...logic import original
 from ...losses import log1mexp
 from ._program import Chain, Program
 
@@ -40,11 +41,6 @@ class Tape:
     def exact(self) -> bool:
         """Whether float64 is needed."""
         return bool(self.complements or self.steps)
-
-
-def original(atom: str) -> str:
-    """The atom that a copy such as w2 stands for."""
-    return atom if atom.startswith("y") else atom.rstrip("0123456789")
 
 
 def number(program: Program, default: str) -> Tape:

@@ -82,11 +82,6 @@ class Lattice:
         return tuple(found)
 
     @cached_property
-    def strict_pairs(self) -> tuple[tuple[str, str], ...]:
-        """All pairs (a, b) with a ⊏ b."""
-        return tuple((low, high) for low, above in self._above.items() for high in self.nodes if high in above)
-
-    @cached_property
     def ranks(self) -> Mapping[str, int]:
         """Per name, the length of the longest chain below it: 0 for the minimal ones."""
         ranks = dict.fromkeys(self.nodes, 0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..._errors import SpecError
 from ..tables import atom_key, atom_mask, canonical, full_mask
-from ._table import check_atoms, html_table, text_table
+from ._table import check_atoms, text_table
 
 if TYPE_CHECKING:
     import sympy
@@ -75,7 +75,11 @@ class Formula:
 
     def table(self, atoms: Sequence[str] | None = None) -> str:
         """The truth table as text, one line per row."""
-        return text_table(*self._cells(atoms))
+        order = self.atoms if atoms is None else canonical(atoms)
+        check_atoms(order)
+        mask = self.mask(order)
+        last = ["T" if mask >> row & 1 else "F" for row in range(1 << len(order))]
+        return text_table([*(str(Atom(atom)) for atom in order), str(self)], last)
 
     def to_sympy(self) -> sympy.Basic:
         """The formula as a SymPy Boolean (which SymPy may simplify on the way)."""
@@ -90,17 +94,6 @@ class Formula:
 
     def _repr_latex_(self) -> str:
         return f"${self.latex}$"
-
-    def table_html(self, atoms: Sequence[str] | None = None) -> str:
-        """The truth table as an HTML table."""
-        return html_table(*self._cells(atoms))
-
-    def _cells(self, atoms: Sequence[str] | None) -> tuple[list[str], list[str]]:
-        order = self.atoms if atoms is None else canonical(atoms)
-        check_atoms(order)
-        mask = self.mask(order)
-        last = ["T" if mask >> row & 1 else "F" for row in range(1 << len(order))]
-        return [*(str(Atom(atom)) for atom in order), str(self)], last
 
     def __str__(self) -> str:
         return self.unicode

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from ..tables import bits, full_mask, split
+from ..tables import full_mask, split
 
 
 def polynomial(mask: int, atoms: Sequence[str]) -> sympy.Expr:
@@ -54,19 +54,6 @@ def quotient(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
     if numerator == top and denominator == bottom:
         return plain
     return sympy.Mul(top, sympy.Pow(bottom, -1, evaluate=False), evaluate=False)
-
-
-def row_weights(mask: int, atoms: Sequence[str]) -> sympy.Expr:
-    """WMC by the definition: the sum over rows of the product of p (true) or 1 - p (false)."""
-    count = len(atoms)
-    total = sympy.S.Zero
-    for row in bits(mask):
-        weight = sympy.S.One
-        for place, atom in enumerate(atoms):
-            p = sympy.Symbol(atom)
-            weight *= 1 - p if row >> (count - 1 - place) & 1 else p
-        total += weight
-    return total
 
 
 def show(expression: sympy.Expr | float) -> str:

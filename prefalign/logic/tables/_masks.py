@@ -18,7 +18,7 @@ def full_mask(count: int) -> int:
     return (1 << (1 << count)) - 1
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def atom_mask(place: int, count: int) -> int:
     """The rows where atom number `place` (from 0) of `count` is true."""
     block = 1 << (count - 1 - place)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
+from ._masks import atom_mask
+
 # A conjunction (in a DNF) or a clause (in a CNF): pairs (index of the proposition, is it positive).
 Cube = tuple[tuple[int, bool], ...]
 
@@ -50,22 +52,6 @@ class NormalForm:
         for clause in self.terms:
             rows &= full ^ _cube_mask(tuple((index, not positive) for index, positive in clause), atoms)
         return rows
-
-
-@lru_cache(maxsize=512)
-def atom_mask(index: int, atoms: int) -> int:
-    """The rows in which proposition `index` of `atoms` is true.
-
-    Example:
-        >>> f"{atom_mask(0, 2):04b}", f"{atom_mask(1, 2):04b}"    # rows FF, FT, TF, TT
-        ('0011', '0101')
-    """
-    width = 1 << (atoms - 1 - index)
-    rows, filled = (1 << width) - 1, 2 * width
-    while filled < 1 << atoms:  # doubling: 2**20 rows take twenty shifts
-        rows |= rows << filled
-        filled *= 2
-    return rows
 
 
 def shortest(atoms: int, on: int, dontcare: int = 0) -> NormalForm:

@@ -25,6 +25,11 @@ class _Sorted(Loss):
         check_number(self, "label_smoothing", 0.0, 0.5, closed=True)
 
     @property
+    def couples_pairs(self) -> bool:
+        """It sorts the batch."""
+        return True
+
+    @property
     def swap_obstacle(self) -> str | None:
         """It sorts the batch."""
         return (

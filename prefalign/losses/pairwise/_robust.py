@@ -47,6 +47,11 @@ class DrDPO(Loss):
         check_number(self, "beta_prime", 0.0)
 
     @property
+    def couples_pairs(self) -> bool:
+        """By a mean over the batch."""
+        return True
+
+    @property
     def swap_obstacle(self) -> str | None:
         """It couples the pairs."""
         return "`dr_dpo` couples all pairs of a batch, so that a single pair has no swapped value"

@@ -75,6 +75,11 @@ class SFT(Loss):
         return self.reduction != "sum"
 
     @property
+    def couples_pairs(self) -> bool:
+        """Where the mean is one over the tokens of the batch."""
+        return self.reduction == "token_mean"
+
+    @property
     def swap_obstacle(self) -> str | None:
         """It has no pair to swap."""
         return (

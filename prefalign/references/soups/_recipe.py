@@ -22,7 +22,6 @@ from ..weights import (
     Coefficients,
     Ingredient,
     SummedRank,
-    find_ingredients,
     write_blend,
 )
 
@@ -192,13 +191,3 @@ def _copy_companions(folder: Path, ingredients: Sequence[Ingredient], as_adapter
         # Last: without it nothing takes the folder for a model.
         copy_file(model / "config.json", folder / "config.json")
     sync(folder)
-
-
-def read_ingredients(
-    names: Sequence[str | os.PathLike[str]], weights: Sequence[float] | None, base: str | None = None
-) -> tuple[list[Ingredient], tuple[float, ...]]:
-    """Ingredients and their weights, checked; the weights first, which costs nothing."""
-    if isinstance(names, str | os.PathLike) or not names:
-        raise CheckpointError(f"`ingredients` must be a list of at least one model (got {names!r}).")
-    checked = check_weights(weights, len(names))
-    return find_ingredients(names, base), checked

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..._errors import ConfigError
 from ...data import best_fit, best_fit_padded, split_up
-from ...losses import Loss, PairLogps
+from ...losses import Loss
 from .. import _trl
 from ..metrics import count_rows, together
 from ._join import Batch, join, measure, select
@@ -28,31 +28,13 @@ logger = logging.getLogger(__name__)
 _COUNTER = "num_tokens"
 
 
-def couples_pairs(loss: Loss) -> bool:
-    """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`: tried on fixed numbers."""
-    numbers = torch.Generator().manual_seed(0)
-    pairs = 5
-    reference = -20 - 40 * torch.rand(2, pairs, generator=numbers, dtype=torch.float64)
-    policy = reference + 4 * torch.randn(2, pairs, generator=numbers, dtype=torch.float64)
-    tokens = torch.randint(60, 120, (2, pairs), generator=numbers).double()
-    columns = [*policy.clamp(max=-1), *reference, *tokens]
-    more = {"baseline": columns[0], "baseline_tokens": columns[4]}
-
-    def some(rows: slice) -> PairLogps:
-        return PairLogps(*(column[rows] for column in columns), **{name: value[rows] for name, value in more.items()})
-
-    together = loss(some(slice(None)))
-    alone = torch.cat([loss(some(slice(i, i + 1))) for i in range(pairs)])
-    return not torch.allclose(together, alone, rtol=1e-6, atol=1e-9)
-
-
 def check_token_batches(budget: int | None, loss: Loss) -> None:
     """Refuse `tokens_per_batch` with a loss whose value depends on how a batch is divided.
 
     Raises:
         ConfigError: It does.
     """
-    coupled = [term for _, term in loss.terms if couples_pairs(term)] if budget is not None else []
+    coupled = [term for _, term in loss.terms if term.couples_pairs] if budget is not None else []
     if coupled:
         raise ConfigError(
             f"`tokens_per_batch={budget}` cannot be combined with the loss {coupled[0].title}: it couples the pairs of "

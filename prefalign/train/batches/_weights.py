@@ -13,7 +13,6 @@ from ..._errors import ConfigError
 from ...data import pair_weights
 from .._rows import PAIR_INDEX, SPLIT
 from ..config import Objective
-from ._by_tokens import couples_pairs
 
 
 class PairWeights:
@@ -75,7 +74,7 @@ def read_weights(train: Any, evaluation: Any, objective: Objective, args: Any) -
             f"The column `weight` would have no effect: TRL computes the loss, with {', '.join(objective.by_trl)}. "
             + remedy
         )
-    coupled = [term for _, term in objective.loss.terms if couples_pairs(term)]
+    coupled = [term for _, term in objective.loss.terms if term.couples_pairs]
     if coupled:
         raise ConfigError(
             f"The column `weight` cannot be combined with {coupled[0].title}: its value is one of the whole batch. "

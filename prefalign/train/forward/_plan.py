@@ -85,11 +85,6 @@ class PairPlan:
         return self.input_ids.shape[1]
 
     @property
-    def logical_tokens(self) -> int:
-        """The unpadded tokens of both sequences of every pair, shared prefixes counted twice."""
-        return sum(s.stop - s.start + s.shared for s in self.segments)
-
-    @property
     def stream_sizes(self) -> list[int]:
         """Tokens of each pair's chosen stream and, where there is one, of its rejected rest, in packed order."""
         sizes = [size for s in self.segments for size in (s.split - s.start, s.stop - s.split)]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from prefalign._errors import SpecError
 from prefalign.logic import PreferenceStructure, Rule, parse_formula
-from prefalign.logic.polynomials._counts import row_weights
 from tests.logic.table import LOSSES
 
 w, l, rw, rl = sympy.symbols("w l rw rl")
@@ -67,6 +66,18 @@ def test_formula_and_negation_form_give_the_rows_back(column):
 def test_the_three_formulas_reproduce_any_structure(s):
     for core in (s.P, s.shortest_P):
         assert PreferenceStructure.from_formulas(core, s.P_C, s.P_A, atoms=s.atoms) == s
+
+
+def row_weights(mask, atoms):
+    """WMC by the definition: the sum over rows of the product of p (true) or 1 - p (false)."""
+    total = sympy.S.Zero
+    for row in range(1 << len(atoms)):
+        weight = sympy.S(mask >> row & 1)
+        for place, atom in enumerate(reversed(atoms)):
+            p = sympy.Symbol(atom)
+            weight *= 1 - p if row >> place & 1 else p
+        total += weight
+    return total
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
 
 from prefalign._errors import ConfigError
-from prefalign.losses import DPO, SFT, parse_loss
-from prefalign.train.batches._by_tokens import couples_pairs
+from prefalign.losses import DPO, SFT, PairLogps, parse_loss
 from tests.tiny import tiny_pairs
 from tests.train.runs import history, lora, ours, weights
 
@@ -169,6 +169,24 @@ def test_losses_that_couple_pairs_are_refused_by_name(name, checkpoint, tmp_path
         ours(tmp_path, checkpoint, **COUPLED[name], **BY_TOKENS)
 
 
+def found_to_couple(loss):
+    """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`: tried on fixed numbers."""
+    numbers = torch.Generator().manual_seed(0)
+    pairs = 5
+    reference = -20 - 40 * torch.rand(2, pairs, generator=numbers, dtype=torch.float64)
+    policy = reference + 4 * torch.randn(2, pairs, generator=numbers, dtype=torch.float64)
+    tokens = torch.randint(60, 120, (2, pairs), generator=numbers).double()
+    columns = [*policy.clamp(max=-1), *reference, *tokens]
+    more = {"baseline": columns[0], "baseline_tokens": columns[4]}
+
+    def some(rows):
+        return PairLogps(*(column[rows] for column in columns), **{name: value[rows] for name, value in more.items()})
+
+    together = loss(some(slice(None)))
+    alone = torch.cat([loss(some(slice(i, i + 1))) for i in range(pairs)])
+    return not torch.allclose(together, alone, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("text", "coupled"),
     [
@@ -188,11 +206,15 @@ def test_losses_that_couple_pairs_are_refused_by_name(name, checkpoint, tmp_path
     ],
 )  # fmt: skip
 def test_which_losses_couple_pairs(text, coupled):
-    assert [couples_pairs(term) for _, term in parse_loss(text).terms].count(True) == coupled
+    terms = [term for _, term in parse_loss(text).terms]
+    assert [term.couples_pairs for term in terms] == [found_to_couple(term) for term in terms]
+    assert [term.couples_pairs for term in terms].count(True) == coupled
 
 
 def test_a_sum_of_losses_per_pair_is_one():
-    assert not couples_pairs(DPO(beta=0.1) + 0.5 * SFT(reduction="sum"))
+    loss = DPO(beta=0.1) + 0.5 * SFT(reduction="sum")
+    assert not loss.couples_pairs
+    assert not found_to_couple(loss)
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5, float("nan")])

@@ -118,7 +118,7 @@ def test_the_plan_computes_each_unique_token_once():
     # Pair 1: 7 + 9 tokens, rejected adds 1 after a common "12 13"; pair 2: 3 + 12; pair 3: identical; pair 4: 3 + 1.
     plan = plan_pairs(**RAGGED)
     assert plan.packed_tokens == (16 + 1) + (3 + 12) + (7 + 0) + (3 + 1)
-    assert plan.logical_tokens == (16 + 10) + (3 + 13) + (7 + 7) + (3 + 3)
+    assert sum(s.stop - s.start + s.shared for s in plan.segments) == (16 + 10) + (3 + 13) + (7 + 7) + (3 + 3)
     # Scored rows: 9 + 1 (two shared), 2 + 12, 4 (all shared), 1 + 1.
     assert len(plan.targets) == 10 + 14 + 4 + 2
 
