@@ -206,7 +206,7 @@ def test_references_are_read_back_from_their_expressions():
         ("./sft", r"checkpoint\(./sft\)"),
         ("initial + none", "expected a reference"),
         ("checkpoint(path=a, path=b)", "given twice"),
-        ("checkpoint(initial())", "expected a path"),
+        ("checkpoint(initial())", "`path` cannot be a reference"),
         ("checkpoint('')", "must be a directory"),
     ],
 )
