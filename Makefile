@@ -10,7 +10,13 @@ STAMP := $(VENV)/.prefalign-installed
 demo: $(STAMP)
 	$(BIN)/prefalign demo
 
-test: lint types fast slow wheel
+# Each stage says how long it took.
+STAGES := lint types fast slow wheel
+test: $(STAMP)
+	@for stage in $(STAGES); do \
+		start=$$(date +%s); $(MAKE) --no-print-directory $$stage || exit 1; \
+		echo "$$stage: $$(( $$(date +%s) - start )) s"; \
+	done
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

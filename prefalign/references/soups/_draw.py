@@ -25,7 +25,7 @@ def check_plot(file: str | os.PathLike[str]) -> Path:
     try:
         import matplotlib  # noqa: F401 - is it there?
     except ImportError:
-        raise CheckpointError("Plots need matplotlib: pip install 'prefalign[plot]'.") from None
+        raise CheckpointError("Plots need matplotlib: `pip install matplotlib`.") from None
     return path
 
 

@@ -65,7 +65,7 @@ def _manager() -> Any:
     except ImportError as error:
         raise SpecError(
             "this specification does not factor by row; counting it takes decision diagrams: "
-            "pip install 'prefalign[bdd]', or narrow it until it can be listed."
+            "`pip install dd`, or narrow it until it can be listed."
         ) from error
     return autoref.BDD()
 
