@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -200,3 +201,11 @@ def test_the_signpost_cannot_be_imported():
 def test_modules_stay_small_enough_to_read():
     for file in PACKAGE.rglob("*.py"):
         assert len(file.read_text("utf-8").splitlines()) <= 400, file
+
+
+def test_the_picture_of_the_parts_is_current():
+    place = PACKAGE.parent / "docs" / "_hooks" / "architecture.py"
+    spec = importlib.util.spec_from_file_location("prefalign_docs_architecture", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PICTURE.read_text("utf-8") == module.draw(), "run: python docs/_hooks/architecture.py"
