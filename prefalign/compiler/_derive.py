@@ -14,6 +14,7 @@ from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss, WeightedSum, at_its_highest
+from ._deadline import time_limit as limited
 from ._declared import claimed_reading, with_declared
 from .lowering import GroupLoss
 from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
@@ -24,7 +25,9 @@ from .tracing import Formula, given_roles, is_policy, trace
 Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 
 
-def derive(loss: Readable, *, roles: Mapping[str, str] | None = None, **given: Any) -> PreferenceStructure | RuleSet:
+def derive(
+    loss: Readable, *, roles: Mapping[str, str] | None = None, time_limit: float | None = 20.0, **given: Any
+) -> PreferenceStructure | RuleSet:
     """Read a loss into logic, from its equation, its name, or its code.
 
     Code is run, unmodified, on symbolic tensors. Parameters whose names say so (`policy_chosen_logps`, `logp_l`,
@@ -43,6 +46,7 @@ def derive(loss: Readable, *, roles: Mapping[str, str] | None = None, **given: A
         roles: What parameters, entries or fields mean whose names do not say it: {"rej_logps": "l"}. Known are w, l,
             rw, rl (log-probabilities, summed; r: the reference's), mean_w, … (means over tokens), prob_w, …, ratio_w,
             ratio_l, n_w, n_l (token counts), wl and rwrl (both answers joined).
+        time_limit: Seconds after which a search for a reading is given up; None: never.
         given: Values for parameters of the function, by name: `self=` a stub for a method, `loss_type="ipo"`, ….
 
     Returns:
@@ -63,7 +67,7 @@ def derive(loss: Readable, *, roles: Mapping[str, str] | None = None, **given: A
     """
     if roles and isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
         raise DerivationError("Roles are for Python functions; an equation or a name has none.")
-    with given_roles(roles or {}):
+    with given_roles(roles or {}), limited(time_limit):
         return _derive(loss, given)
 
 
@@ -83,8 +87,13 @@ def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | Rule
     if not callable(loss):
         raise DerivationError(f"`loss` must be an equation, a name, a Loss or a function (got {type(loss).__name__}).")
     name = getattr(loss, "__qualname__", type(loss).__name__)
-    # A module's own call takes anything; the parameters that can be recognised are those of its `forward`.
-    return _read_code(loss.forward if isinstance(loss, nn.Module) else loss, given, name)
+    try:
+        # A module's own call takes anything; the parameters that can be recognised are those of its `forward`.
+        return _read_code(loss.forward if isinstance(loss, nn.Module) else loss, given, name)
+    except PrefalignError:
+        raise
+    except Exception as error:  # of a stranger's code anything may come
+        raise DerivationError(f"`{name}` cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:

@@ -3,6 +3,7 @@
 # ruff: noqa: E741 - w and l are the two answers, as in the papers
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import pytest
@@ -146,3 +147,114 @@ def test_a_penalty_that_turns_is_one_rule_that_turns():
     assert sorted(rule.link.direction for rule in found.rules) == ["decreasing", "turning", "turning"]
     near = ((-3.0, -4.0, -3.5, -3.8, 5, 5), (-60.0, -66.0, -61.0, -65.0, 30, 8))
     assert agrees(found, lambda w, l, rw, rl, *_: function(w, l, rw, rl), near)
+
+
+def gated(w, l, rw, rl):
+    return torch.where(rw > rl, dpo_like(w - l - rw + rl), 0)
+
+
+def masked(w, l, rw, rl):
+    return dpo_like(w - l - rw + rl).masked_fill(rl - rw > 0.5, 0.0)
+
+
+@pytest.mark.parametrize("function", [gated, masked])
+def test_where_a_loss_is_zero_there_is_no_rule(function):
+    def named(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps):
+        return function(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+
+    found = derive(named)
+    assert [rule.guard is not None for rule in found.rules] == [True]
+    assert agrees(found, lambda w, l, rw, rl, *_: function(w, l, rw, rl))
+
+
+def test_numbers_for_a_log_do_not_hinder_a_reading():
+    def function(chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        log = {"mean": float(margin.mean()), "std": margin.std(), "all": margin.detach().cpu().numpy()}
+        return dpo_like(margin).mean(), log
+
+    assert agrees(derive(function), lambda w, l, *_: dpo_like(w - l))
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda d: dpo_like(d) * float(d.mean()), "Python number"),
+        (lambda d: dpo_like(d) if float(d.mean()) > -3 else 2 * dpo_like(d), "Python number"),
+        (lambda d: dpo_like(d) + float(d.detach().numpy().mean()), "Python number"),
+        (lambda d: dpo_like(d / (d.std() + 1)), "spread of a batch"),
+        (lambda d: dpo_like(d) if d.std() > 1 else 2 * dpo_like(d), "spread of a batch"),
+    ],
+)
+def test_numbers_that_the_loss_hangs_on_are_refused(use, said):
+    def function(chosen_logps, rejected_logps):
+        return use(chosen_logps - rejected_logps).mean()
+
+    with pytest.raises(PrefalignError, match=said):
+        derive(function)
+
+
+class LogSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return F.logsigmoid(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * torch.sigmoid(-x)
+
+
+class Wrong(LogSigmoid):
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+def test_a_custom_autograd_function_is_read_where_its_gradient_is_its_formulas():
+    def function(chosen_logps, rejected_logps):
+        return -LogSigmoid.apply(0.1 * (chosen_logps - rejected_logps)).mean()
+
+    def other(chosen_logps, rejected_logps):
+        return -Wrong.apply(0.1 * (chosen_logps - rejected_logps)).mean()
+
+    assert agrees(derive(function), lambda w, l, *_: dpo_like(w - l))
+    with pytest.raises(PrefalignError, match="does not agree with the code"):
+        derive(other)
+
+
+class Keeps:
+    def __init__(self):
+        self.last, self.log = None, []
+
+    def __call__(self, chosen_logps, rejected_logps):
+        margin = chosen_logps - rejected_logps
+        self.last = margin.detach()
+        self.log.append(margin)
+        return dpo_like(margin).mean()
+
+
+def test_nothing_of_a_reading_is_left_in_the_callers_object():
+    mine = Keeps()
+    assert derive(mine).structure.rows == "bvxo"
+    assert derive(mine.__call__).structure.rows == "bvxo"
+    assert (mine.last, mine.log) == (None, [])
+
+
+def test_a_hyperparameter_may_be_called_what_formulas_call_the_ratio():
+    def function(chosen_logps, rejected_logps, rho=0.3):
+        return -F.logsigmoid(rho * (chosen_logps - rejected_logps)).mean()
+
+    found = derive(function)
+    assert found.hyperparameters == {"rho_": 0.3}
+    assert agrees(found, lambda w, l, *_: function(w, l))
+
+
+def test_a_reading_that_takes_too_long_is_given_up():
+    def function(chosen_logps, rejected_logps):
+        time.sleep(5)
+        return dpo_like(chosen_logps - rejected_logps)
+
+    with pytest.raises(PrefalignError, match=r"within 0\.2 seconds"):
+        derive(function, time_limit=0.2)

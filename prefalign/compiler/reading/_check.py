@@ -18,7 +18,7 @@ from ...logic import PreferenceStructure
 from ...losses import log1mexp
 from ..symbols import evaluate as value_of
 from ..symbols import holds
-from ..tracing import Quantities, evaluate, random
+from ..tracing import Quantities, evaluate, label_of, random
 from ._reading import Reading
 
 SCALES = (0.7, 5.0, 40.0, 150.0, 2000.0)
@@ -117,7 +117,7 @@ def _draw(
     used: dict[str, float] = {}
 
     def plain(name: str, value: float) -> float:
-        label = name
+        label = label_of(name)
         while label in used and used[label] != value:
             label += "_"
         used[label] = value

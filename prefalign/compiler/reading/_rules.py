@@ -54,14 +54,19 @@ def read(expr: sp.Expr, values: Values) -> list[Part]:
     errors: list[PrefalignError] = []
     for prepare in (soften, split_pairs):
         try:
-            return _guarded(prepare(expr), values, 0)
+            parts = _guarded(prepare(expr), values, 0)
+            if parts:
+                return parts
+            raise DerivationError("The loss does not depend on the log-probabilities: it is 0 for all of them.")
         except PrefalignError as error:
             errors.append(error)
     raise errors[0]
 
 
 def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part]:
-    """The parts of `expr`, where necessary one set of them on each side of a condition."""
+    """The parts of `expr`, none where it is 0; where necessary one set of them on each side of a condition."""
+    if expr == 0:
+        return []
     try:
         return _flat(expr, values)
     except DerivationError:

@@ -12,7 +12,7 @@ import torch
 from ..._errors import DerivationError
 from ..symbols import _symbols as sy
 from ._elementwise import elementwise, maximum, minimum
-from ._tensor import Elements, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
+from ._tensor import TRACE, Elements, SymTensor, apply, dtype_of, elements_of, op, scalar, wrap
 
 
 def _axis(dim: Any) -> Any:
@@ -303,9 +303,9 @@ def _tolist(x: Any) -> Any:
 @op("__float__", "__int__", "__index__")
 def _float(x: Any) -> float:
     element = x.elements.reshape(-1)[0]
-    if element.is_number:
-        return float(element)
-    raise DerivationError(
-        "A log-probability is turned into a Python number (`float(...)` or `math....`), where its formula is lost; "
-        "use torch's functions."
-    )
+    return float(element) if element.is_number else TRACE.get().as_number()
+
+
+@op("numpy", "__array__")
+def _numpy(x: Any, *_: Any, **__: Any) -> Any:
+    return np.full(x.elements.shape, TRACE.get().as_number())

@@ -6,7 +6,9 @@ expressions. Every torch call on one arrives in `__torch_function__` and is look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -30,12 +32,44 @@ class Trace:
     Args:
         decisions: The answers to give to the first questions of the form `if tensor:`; later ones are answered True.
         path: The conditions met so far, each with the answer given: (distance, whether distance > 0).
+        opaque: Hidden values, each with the reason why it has no formula.
+        stand_in: What a tensor that is turned into a Python number comes to.
+        numbers: How often that was asked for.
     """
 
     decisions: list[bool] = field(default_factory=list)
     path: list[tuple[sp.Expr, bool]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tokens: set[sp.Symbol] = field(default_factory=set)
+
+    opaque: dict[sp.Symbol, str] = field(default_factory=dict)
+
+    stand_in: float = math.nan
+    numbers: int = 0
+
+    def as_number(self) -> float:
+        """What stands for a log-probability that the code turns into a Python number, often for a log alone."""
+        self.numbers += 1
+        return self.stand_in
+
+    def hide(self, shape: tuple[int, ...], reason: str) -> Elements:
+        """Values that no formula has; if the loss depends on one, it is refused for this reason."""
+        symbol = sp.Symbol(f"hidden_{len(self.opaque)}", real=True)
+        self.opaque[symbol] = reason
+        made = np.empty(shape, dtype=object)
+        made[...] = symbol
+        return made
+
+    def check_used(self, elements: Elements) -> None:
+        """Refuse a result that depends on hidden values.
+
+        Raises:
+            DerivationError: It does; gives the reason why one was hidden.
+        """
+        for element in elements.reshape(-1):
+            for symbol in getattr(element, "free_symbols", ()):
+                if symbol in self.opaque:
+                    raise DerivationError(self.opaque[symbol])
 
     def decide(self, distance: sp.Expr) -> bool:
         """Answer `if distance > 0`, the same way each time it is asked."""
@@ -112,6 +146,39 @@ class Tracing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Context:
+    """What a custom autograd function is given to remember things in; nothing is asked of it here."""
+
+    needs_input_grad = (True,) * 64
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("save_", "mark_", "set_")):
+            return lambda *_, **__: None
+        raise AttributeError(name)
+
+
+@contextmanager
+def autograd_functions_traced() -> Iterator[None]:
+    """Within, the forward pass of a custom autograd function is read like any code.
+
+    Its own backward pass is not read: the check holds the formula's gradients against those of the code.
+    """
+    kept = torch.autograd.Function.__dict__["apply"]
+
+    def apply_traced(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _holds_symbol(args):
+            return kept.__get__(None, cls)(*args, **kwargs)
+        if cls.setup_context is not torch.autograd.Function.setup_context:
+            return cls.forward(*args, **kwargs)
+        return cls.forward(_Context(), *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply_traced)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = kept  # type: ignore[method-assign]
+
+
 class SymFloat(float):
     """A hyperparameter: a float with a name. Arithmetic keeps the name, comparisons use the number."""
 
@@ -174,7 +241,10 @@ def call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if name not in OPS:
         short = name.rstrip("_")
         if not (name.endswith("_") and not name.startswith("_") and short in OPS):
-            raise DerivationError(f"No symbolic reading of `torch.{name}`. {REASONS.get(name, _UNKNOWN)}")
+            reason = f"No symbolic reading of `torch.{name}`. {REASONS.get(name, _UNKNOWN)}"
+            if name in _SPREADS:  # often for a log alone
+                return wrap(TRACE.get().hide((), reason))
+            raise DerivationError(reason)
         result = OPS[short](*args, **kwargs)
         return _in_place(args[0], result, name)
     result = OPS[name](*args, **kwargs)
@@ -282,6 +352,7 @@ def dtype_of(*values: Any) -> torch.dtype:
 
 _KEEPS = {"size", "dim", "numel", "__len__"}
 _UNKNOWN = "Rewrite that step with arithmetic, exp, log, sigmoid, logsigmoid, where or sums."
+_SPREADS = {"std", "var", "norm", "median", "quantile"}
 _BATCH = "It orders or compares the pairs of a batch with one another, so no single pair has a formula."
 REASONS = {
     **dict.fromkeys(["sort", "argsort", "topk", "median", "quantile", "kthvalue", "msort", "cummax", "cummin"], _BATCH),

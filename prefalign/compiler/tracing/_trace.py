@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
+import re
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +20,18 @@ from ..symbols import _symbols as sy
 from . import _elementwise, _losses, _shapes  # noqa: F401  (they fill the table of operations)
 from ._inputs import arguments, takes_tokens
 from ._quantities import SPREAD, TOKENS, Quantities, symbolic
-from ._tensor import TRACE, SymFloat, SymTensor, Trace, Tracing
+from ._tensor import TRACE, SymFloat, SymTensor, Trace, Tracing, autograd_functions_traced
 
 MAX_PATHS = 16
+
+
+# What formulas call the log ratio, log-probabilities, counts and answers.
+_RESERVED = {"rho", "W", "L", "RW", "RL", "n_w", "n_l", "w", "l", "rw", "rl"}
+
+
+def label_of(name: str) -> str:
+    """The symbol of a hyperparameter: its name, unless formulas use that for something else."""
+    return f"{name}_" if name in _RESERVED or re.fullmatch(r"[yY]\d+", name) else name
 
 
 @dataclass
@@ -37,7 +50,7 @@ class Hypers:
         # So does a weight of exactly 1.
         if value == 0 or value != value or name in self.plain or (value == 1 and "weight" in name):
             return value
-        label = name
+        label = label_of(name)
         while label in self.values and self.values[label] != value:
             label += "_"
         self.values[label] = value
@@ -77,6 +90,11 @@ def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozens
             "The loss depends on how a log-probability spreads over its tokens (a clamp or a weight on single tokens), "
             "so its argument is no log-probability of a whole answer."
         )
+    if any(symbol.name.startswith("hidden_") for symbol in expr.free_symbols):
+        raise DerivationError(
+            "Which way the code goes depends on the spread of a batch (its standard deviation, norm or median), so no "
+            "single pair has a formula."
+        )
     expr = _name_logs(expr, hypers.values)
     return Formula(_count_tokens(expr) if takes_tokens(function) else expr, dict(hypers.values), tuple(guards))
 
@@ -88,6 +106,8 @@ def _paths(
         raise DerivationError(f"More than {MAX_PATHS} conditions on the data: the code's branches cannot all be read.")
     run = Trace(decisions)
     expr = _run(function, given, hypers, run, groups)
+    if run.numbers:
+        _check_numbers(function, given, hypers, run, groups, expr)
     # Each question that this run answered by itself has another answer, to be tried from there on.
     for place in reversed(range(len(decisions), len(run.path))):
         taken = [answer for _, answer in run.path[:place]]
@@ -96,18 +116,63 @@ def _paths(
     return expr
 
 
+def _check_numbers(
+    function: Callable[..., Any], given: Mapping[str, Any], hypers: Hypers, run: Trace, groups: int, expr: sp.Expr
+) -> None:
+    """Refuse code whose loss hangs on a tensor that was turned into a Python number; for a log alone it may.
+
+    Raises:
+        DerivationError: Other numbers in its place make another loss.
+    """
+    answers = [answer for _, answer in run.path]
+    for number in (1e6, -1e6):
+        other = Trace(answers, stand_in=number)
+        try:
+            same = _run(function, given, hypers, other, groups) == expr and len(other.path) == len(run.path)
+        except DerivationError:
+            same = False
+        if not same:
+            raise DerivationError(_NUMBER)
+
+
+_NUMBER = (
+    "A log-probability is turned into a Python number (`float(...)` or `math....`), where its formula is lost; "
+    "use torch's functions."
+)
+
+
 def _run(function: Callable[..., Any], given: Mapping[str, Any], hypers: Hypers, run: Trace, groups: int) -> sp.Expr:
     token = TRACE.set(run)
     try:
-        with Tracing():
+        with Tracing(), autograd_functions_traced():
             quantities = symbolic(hypers, groups=groups)
-            return scalar_of(function(**arguments(function, quantities, given)))
+            return scalar_of(_on_copy(function)(**arguments(function, quantities, given)))
     except PrefalignError:
         raise
     except Exception as error:
         raise DerivationError(f"The code does not run on symbols: {type(error).__name__}: {error}") from error
     finally:
         TRACE.reset(token)
+
+
+def _on_copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same code on a copy of the object it belongs to, so that nothing of a run is left in the caller's."""
+    owner = getattr(function, "__self__", None)
+    if owner is not None and inspect.ismethod(function) and not isinstance(owner, type):
+        return types.MethodType(function.__func__, _copied(owner))
+    plain = isinstance(function, types.FunctionType | types.BuiltinFunctionType | type)
+    return function if plain or not hasattr(function, "__dict__") else _copied(function)
+
+
+def _copied(owner: Any) -> Any:
+    try:
+        made = copy.copy(owner)
+        for name, value in vars(made).items():
+            if isinstance(value, dict | list | set):
+                object.__setattr__(made, name, copy.copy(value))
+    except Exception:  # an object that cannot be copied is used as it is
+        return owner
+    return made
 
 
 def scalar_of(result: Any) -> sp.Expr:
@@ -118,6 +183,7 @@ def scalar_of(result: Any) -> sp.Expr:
             f"The result does not depend on the log-probabilities (got {value!r}): no argument was recognised as one, "
             "or they were turned into numbers on the way."
         )
+    TRACE.get().check_used(value.elements)
     if value.elements.size == 2:  # one value per completion, as unpaired losses have
         return sp.Add(*value.elements.reshape(-1)) / 2
     if value.elements.size != 1:
@@ -125,6 +191,8 @@ def scalar_of(result: Any) -> sp.Expr:
             f"The result has the shape {tuple(value.shape)}; one value per pair, (pairs,), or one per batch is needed."
         )
     expr = value.elements.reshape(-1)[0]
+    if expr.has(sp.nan) and TRACE.get().numbers:
+        raise DerivationError(_NUMBER)
     if expr.has(sp.nan, sp.zoo, sp.oo):
         raise DerivationError(f"The code computes {expr} whatever the log-probabilities are.")
     return expr
@@ -177,7 +245,7 @@ def _loss_key(names: list[str]) -> str | None:
 
 def evaluate(function: Callable[..., Any], quantities: Quantities, given: Mapping[str, Any]) -> Tensor:
     """The code's own number(s) on ordinary tensors."""
-    result = loss_of(function(**arguments(function, quantities, given)))
+    result = loss_of(_on_copy(function)(**arguments(function, quantities, given)))
     return result if isinstance(result, Tensor) else torch.as_tensor(float(result))
 
 
