@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from .._errors import DataError
+from .._numbers import check_number
 from ._layout import find_layout
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Fewer rows are flipped within a second or so.
 _QUICK = 50_000
+_HALF = "Labels of which half or more are wrong cannot be learnt from; to turn every label round, rename the columns."
 
 FlipMode = Literal["exact", "bernoulli"]
 
@@ -50,13 +52,8 @@ def flip_labels(dataset: Dataset, rate: float, seed: int, *, mode: FlipMode = "e
 
     Source: the noise model of Chowdhury, Kini, Natarajan 2024, arXiv:2403.00409, Section 2.
     """
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 0.5:
-        raise DataError(
-            f"`rate` must be a share in [0, 0.5) (got {rate!r}). Labels of which half or more are wrong cannot be "
-            "learnt from; to turn every label round, rename the columns."
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise DataError(f"`seed` must be an integer >= 0 (got {seed!r}).")
+    check_number("rate", rate, DataError, 0, 0.5, ends="[)", hint=_HALF)
+    check_number("seed", seed, DataError, 0, whole=True)
     if mode not in get_args(FlipMode):
         raise DataError(f"`mode` must be 'exact' or 'bernoulli' (got {mode!r}).")
     columns = _columns_of(dataset)

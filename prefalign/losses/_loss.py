@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import _numbers
 from .._errors import LossError, did_you_mean
 from ._pairs import PairLogps
 from ._registry import name_of
@@ -307,8 +308,7 @@ def check_number(
 ) -> None:
     """Check that the field `name` is a number with low < value < high (low <= value where `closed`); store a float."""
     value = getattr(loss, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _inside(float(value), low, high, closed):
-        raise LossError(f"`{name}` must be {_range(low, high, closed)} (got {value!r}).{' ' if hint else ''}{hint}")
+    _numbers.check_number(name, value, LossError, low, high, ends="[)" if closed else "()", hint=hint)
     object.__setattr__(loss, name, _as_float(value))
 
 
@@ -330,15 +330,3 @@ def check_choice(loss: Loss, name: str, choices: tuple[str, ...]) -> None:
 def _as_float(value: Any) -> float:
     # The compiler reads losses with hyperparameters that know their symbol: such a float is kept as it is.
     return value if isinstance(value, float) and hasattr(value, "expr") else float(value)
-
-
-def _inside(value: float, low: float, high: float, closed: bool) -> bool:
-    return math.isfinite(value) and (low <= value if closed else low < value) and value < high
-
-
-def _range(low: float, high: float, closed: bool) -> str:
-    if math.isinf(low) and math.isinf(high):
-        return "a finite number"
-    if math.isinf(high):
-        return f"a finite number {'>=' if closed else '>'} {low:g}"
-    return f"a number in {'[' if closed else '('}{low:g}, {high:g})"

@@ -54,7 +54,7 @@ def test_an_unusable_set_exits_with_2_and_its_report(tmp_path, capsys):
         (["nowhere.jsonl"], "There is no file 'nowhere.jsonl'."),
         (["DATA", "--max-length", "9"], "would have no effect"),
         (["DATA", "--tokenizer", "./nowhere"], "`--tokenizer` must name a folder with a tokenizer"),
-        (["DATA", "--limit", "0"], "`limit` must be an integer >= 1"),
+        (["DATA", "--limit", "0"], "`limit` must be a whole number >= 1"),
     ],
 )
 def test_a_wrong_argument_is_one_line_on_stderr(data, words, said, capsys):

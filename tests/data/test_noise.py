@@ -80,7 +80,7 @@ def test_conversations_and_a_set_format_are_kept():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rate": 0.5}, r"`rate` must be a share in \[0, 0.5\) \(got 0.5\)"),
+        ({"rate": 0.5}, r"`rate` must be a number in \[0, 0.5\) \(got 0.5\)"),
         ({"rate": 30}, "`rate`"),
         ({"rate": -0.1}, "`rate`"),
         ({"rate": float("nan")}, "`rate`"),

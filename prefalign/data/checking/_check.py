@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..._errors import DataError
+from ..._numbers import check_number
 from .._layout import Layout, completion_columns, find_layout
 from .._weights import pair_weights
 from ._kinds import Tally
@@ -269,10 +270,8 @@ def _check_arguments(
         ("limit", limit, 1, True),
         ("keep_rows", keep_rows, 0, False),
     ):
-        if value is None and none:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise DataError(f"`{name}` must be an integer >= {least}{' or None' if none else ''} (got {value!r}).")
+        if value is not None or not none:
+            check_number(name, value, DataError, least, whole=True)
     if truncation_mode not in get_args(TruncationMode):
         raise DataError(f"`truncation_mode` must be 'keep_start' or 'keep_end' (got {truncation_mode!r}).")
     if isinstance(dataset, dict):

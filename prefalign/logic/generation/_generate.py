@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import SpecError
+from ..._numbers import check_number
 from ..named import Readable, as_structure
 from ..structures import PreferenceStructure
 from ..tables import EXACT_ATOMS, literal_array
@@ -116,8 +117,7 @@ def sample(spec: Specification | str | Mapping[str, Any], k: int, seed: int) -> 
     import numpy as np
 
     asked = as_spec(spec)
-    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-        raise SpecError(f"`k` must be an integer >= 0 (got {k!r}).")
+    check_number("k", k, SpecError, 0, whole=True)
     source = np.random.default_rng(seed)
     condition, atoms = asked.condition, asked.atoms
     if listable(condition, atoms, MAX_KEPT):

@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 from math import comb
 
 from ..._errors import SpecError
+from ..._numbers import check_number
 from ..formulas import FALSE, TRUE, And, Atom, Formula, Implies, Not, Or
 from ..tables import MAX_ATOMS
 from ._rules import LINKS, Rule, RuleSet
@@ -34,8 +35,7 @@ def only(i: int, k: int) -> Formula:
         ¬y₁ ∧ y₂ ∧ ¬y₃
     """
     answers = _answers(k)
-    if isinstance(i, bool) or not isinstance(i, int) or not 1 <= i <= k:
-        raise SpecError(f"`i` must be from 1 to k = {k} (got {i!r}).")
+    check_number("i", i, SpecError, 1, k, whole=True)
     return _and([answer if place == i else Not(answer) for place, answer in enumerate(answers, 1)])
 
 
@@ -50,8 +50,7 @@ def at_least(m: int, k: int) -> Formula:
         SpecError: Written out the formula has more than 5000 terms.
     """
     answers = _answers(k)
-    if isinstance(m, bool) or not isinstance(m, int) or not 0 <= m <= k:
-        raise SpecError(f"`m` must be from 0 to k = {k} (got {m!r}).")
+    check_number("m", m, SpecError, 0, k, whole=True)
     if not m:
         return TRUE
     # Some m are all valid; or equally: among any k-m+1 there is a valid one.
@@ -71,8 +70,7 @@ def at_most(m: int, k: int) -> Formula:
         (¬y₁ ∨ ¬y₂) ∧ (¬y₁ ∨ ¬y₃) ∧ (¬y₂ ∨ ¬y₃)
     """
     answers = _answers(k)
-    if isinstance(m, bool) or not isinstance(m, int) or not 0 <= m <= k:
-        raise SpecError(f"`m` must be from 0 to k = {k} (got {m!r}).")
+    check_number("m", m, SpecError, 0, k, whole=True)
     if m == k:
         return TRUE
     if comb(k, m + 1) > _MAX_TERMS:
@@ -131,8 +129,7 @@ def plackett_luce(k: int) -> RuleSet:
 
 
 def _answers(k: int) -> tuple[Formula, ...]:
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_ATOMS:
-        raise SpecError(f"`k` must be from 1 to {MAX_ATOMS} (got {k!r}).")
+    check_number("k", k, SpecError, 1, MAX_ATOMS, whole=True)
     return tuple(Atom(f"y{place}") for place in range(1, k + 1))
 
 

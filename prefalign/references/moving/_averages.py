@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from ..._errors import CheckpointError
+from ..._numbers import check_number
 from .._base import Batch, Host, Logps, Reference, State
 from .._parse import register_reference
 from .._sharding import copy_full, full, sharded_like
@@ -112,8 +112,8 @@ class MovingAverage(_Following):
     every: int = 512
 
     def __post_init__(self) -> None:
-        _check("alpha", self.alpha, lambda alpha: 0 < alpha <= 1, "above 0 and at most 1")
-        _check_count("every", self.every, 1)
+        check_number("alpha", self.alpha, CheckpointError, 0, 1, ends="(]")
+        check_number("every", self.every, CheckpointError, 1, whole=True)
 
     @property
     def identity(self) -> str:
@@ -163,11 +163,11 @@ class BEMA(_Following):
     after: int = 0
 
     def __post_init__(self) -> None:
-        _check_count("every", self.every, 1)
-        _check("ema_power", self.ema_power, lambda power: power >= 0, "0 or more")
-        _check("bias_power", self.bias_power, lambda power: power >= 0, "0 or more")
-        _check_count("lag", self.lag, 1)
-        _check_count("after", self.after, 0)
+        check_number("every", self.every, CheckpointError, 1, whole=True)
+        check_number("ema_power", self.ema_power, CheckpointError, 0)
+        check_number("bias_power", self.bias_power, CheckpointError, 0)
+        check_number("lag", self.lag, CheckpointError, 1, whole=True)
+        check_number("after", self.after, CheckpointError, 0, whole=True)
 
     @property
     def identity(self) -> str:
@@ -207,13 +207,3 @@ class BEMA(_Following):
         starts = {f"start/{name}": tensor for name, tensor in self._start.items()}
         averages = {f"ema/{name}": tensor for name, tensor in self._ema.items()}
         return super()._kept() | starts | averages
-
-
-def _check(name: str, value: float, fits: Callable[[float], bool], rule: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
-        raise CheckpointError(f"`{name}` must be {rule} (got {value!r}).")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CheckpointError(f"`{name}` must be a whole number, {least} or more (got {value!r}).")

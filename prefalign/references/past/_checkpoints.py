@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..._errors import CheckpointError
+from ..._numbers import check_number
 from .._parse import register_reference
 from ._own_past import OwnPast
 
@@ -54,9 +55,7 @@ class PastCheckpoints(OwnPast):
 
     def __post_init__(self) -> None:
         for name, least in (("keep", 1), ("every", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise CheckpointError(f"`{name}` must be a whole number, {least} or more (got {value!r}).")
+            check_number(name, getattr(self, name), CheckpointError, least, whole=True)
         for name, words in (("choose", get_args(Choose)), ("redraw", get_args(Redraw))):
             if getattr(self, name) not in words:
                 known = ", ".join(map(repr, words))

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..._errors import CheckpointError
+from ..._numbers import check_number
 from .._parse import register_reference
 from ._own_past import OwnPast
 
@@ -54,9 +55,7 @@ class Ditto(OwnPast):
 
     def __post_init__(self) -> None:
         for name, least in (("keep", 2), ("every", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise CheckpointError(f"`{name}` must be a whole number, {least} or more (got {value!r}).")
+            check_number(name, getattr(self, name), CheckpointError, least, whole=True)
         given: object = self.mix
         mix = given if isinstance(given, list | tuple) and len(given) == 3 else ()
         numbers = mix and all(isinstance(s, int | float) and not isinstance(s, bool) and s >= 0 for s in mix)

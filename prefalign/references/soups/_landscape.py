@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..._errors import CheckpointError
+from ..._numbers import check_number
 from ..weights import find_ingredients
 from ._held_out import HeldOut, Row
 from ._mixture import Mixture
@@ -121,8 +122,7 @@ def path(
     """
     if len(checkpoints) not in (2, 3):
         raise CheckpointError(f"`checkpoints` must be two or three models (got {len(checkpoints)}).")
-    if points < 3:
-        raise CheckpointError(f"`points` must be 3 or more (got {points}).")
+    check_number("points", points, CheckpointError, 3, whole=True)
     ingredients = find_ingredients(checkpoints, base)
     mixture = Mixture(ingredients)
     held_out = HeldOut(data, mixture.tokenizer, max_length)

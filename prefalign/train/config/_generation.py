@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._errors import ConfigError
+from ..._numbers import check_number
 
 
 @dataclass
@@ -55,12 +56,13 @@ DEFAULTS = {
 }
 
 
-_RANGES = {
-    "max_new_tokens": (1, "1 or more"),
-    "temperature": (0, "0 or more"),
-    "top_k": (0, "0 or more"),
-    "generate_ahead": (1, "1 or more"),
-    "generation_batch_size": (1, "1 or more"),
+_RANGES: dict[str, dict[str, Any]] = {
+    "max_new_tokens": {"low": 1, "whole": True},
+    "temperature": {"low": 0},
+    "top_p": {"low": 0, "high": 1, "ends": "(]"},
+    "top_k": {"low": 0, "whole": True},
+    "generate_ahead": {"low": 1, "whole": True},
+    "generation_batch_size": {"low": 1, "whole": True},
 }
 
 
@@ -76,12 +78,7 @@ def check_options(args: Any) -> None:
         ConfigError: The first such option.
     """
     for name, value in given_options(args).items():
-        if name == "stop_tokens":
-            if not isinstance(value, list) or not all(isinstance(token, str) and token for token in value):
-                raise ConfigError(f"`stop_tokens` must be a list of tokens (got {value!r}).")
-            continue
-        whole = name not in ("temperature", "top_p")
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        least, rule = _RANGES.get(name, (0, "above 0 and at most 1"))
-        if not number or not least <= value < float("inf") or (name == "top_p" and not 0 < value <= 1):
-            raise ConfigError(f"`{name}` must be {'a whole number, ' * whole}{rule} (got {value!r}).")
+        if name in _RANGES:
+            check_number(name, value, ConfigError, **_RANGES[name])
+        elif not isinstance(value, list) or not all(isinstance(token, str) and token for token in value):
+            raise ConfigError(f"`stop_tokens` must be a list of tokens (got {value!r}).")

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..._errors import ConfigError, did_you_mean
+from ..._numbers import check_number
 
-# Name -> (kind, smallest value, whether it may be the smallest one). None, where TRL allows it, is left alone.
-_RANGES: dict[str, tuple[type, float, bool]] = {
-    "learning_rate": (float, 0, True),
-    "weight_decay": (float, 0, True),
-    "max_grad_norm": (float, 0, True),
-    "num_train_epochs": (float, 0, False),
-    "warmup_steps": (float, 0, True),
-    "logging_steps": (float, 0, False),
-    "save_steps": (float, 0, False),
-    "eval_steps": (float, 0, False),
-    "per_device_train_batch_size": (int, 1, True),
-    "per_device_eval_batch_size": (int, 1, True),
-    "gradient_accumulation_steps": (int, 1, True),
-    "max_length": (int, 1, True),
-    "tokens_per_batch": (int, 1, True),
-    "save_total_limit": (int, 1, True),
-    "dataloader_num_workers": (int, 0, True),
-    "seed": (int, 0, True),
+# Name -> the range, as `check_number` takes it. None, where TRL allows it, is left alone.
+_FROM_0: dict[str, Any] = {"low": 0}
+_ABOVE_0: dict[str, Any] = {"low": 0, "ends": "(]"}
+_COUNT: dict[str, Any] = {"low": 1, "whole": True}
+_RANGES: dict[str, dict[str, Any]] = {
+    "learning_rate": _FROM_0,
+    "weight_decay": _FROM_0,
+    "max_grad_norm": _FROM_0,
+    "num_train_epochs": _ABOVE_0,
+    "warmup_steps": _FROM_0,
+    "logging_steps": _ABOVE_0,
+    "save_steps": _ABOVE_0,
+    "eval_steps": _ABOVE_0,
+    "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT,
+    "gradient_accumulation_steps": _COUNT,
+    "max_length": _COUNT,
+    "tokens_per_batch": _COUNT,
+    "save_total_limit": _COUNT,
+    "dataloader_num_workers": {"low": 0, "whole": True},
+    "seed": {"low": 0, "whole": True},
 }
 # Beyond it a counter or a seed does not fit where torch and NumPy keep it.
 _LARGEST = 2**31
@@ -41,14 +44,11 @@ def check_ranges(args: Any) -> None:
     Raises:
         ConfigError: The first such number.
     """
-    for name, (kind, least, inclusive) in _RANGES.items():
-        value = getattr(args, name, None)
-        if value is not None:
-            _check(name, value, kind, least, inclusive)
+    for name, limits in _RANGES.items():
+        _check(name, getattr(args, name, None), limits)
     _check_reports(args.report_to)
-    steps = args.max_steps
-    if steps != -1:
-        _check("max_steps", steps, int, 1, True)
+    if args.max_steps != -1:
+        _check("max_steps", args.max_steps, _COUNT)
 
 
 def _check_reports(names: object) -> None:
@@ -61,10 +61,8 @@ def _check_reports(names: object) -> None:
             raise ConfigError(f"`report_to` must be among none, all, {known} (got {name!r:.60}).{near}")
 
 
-def _check(name: str, value: object, kind: type, least: float, inclusive: bool) -> None:
-    number = isinstance(value, int | kind) and not isinstance(value, bool)
-    fits = number and math.isfinite(value) and abs(value) < _LARGEST  # type: ignore[arg-type]
-    if not fits or not (value >= least if inclusive else value > least):  # type: ignore[operator]
-        what = "a whole number" if kind is int else "a finite number"
-        sign = ">=" if inclusive else ">"
-        raise ConfigError(f"`{name}` must be {what} {sign} {least:g} (got {value!r:.60}).")
+def _check(name: str, value: Any, limits: dict[str, Any]) -> None:
+    if value is not None:
+        check_number(name, value, ConfigError, **limits)
+        if value >= _LARGEST:
+            raise ConfigError(f"`{name}` must be less than 2^31 (got {value!r:.60}).")

@@ -244,10 +244,10 @@ def test_a_streaming_set_is_checked_up_to_a_limit():
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ({"max_length": 0}, "`max_length` must be an integer >= 1 or None"),
+        ({"max_length": 0}, "`max_length` must be a whole number >= 1"),
         ({"max_length": 1.5}, "`max_length`"),
         ({"limit": -1}, "`limit`"),
-        ({"keep_rows": -1}, "`keep_rows` must be an integer >= 0 "),
+        ({"keep_rows": -1}, "`keep_rows` must be a whole number >= 0 "),
         ({"truncation_mode": "end"}, "`truncation_mode`"),
     ],
 )

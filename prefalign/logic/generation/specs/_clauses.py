@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from ...._errors import ParseError, SpecError
+from ...._numbers import check_number
 from ...analysis import Summed
 from ...formulas import Formula, parse_formula
 from ...named import Readable, as_structure, catalogue
@@ -194,8 +195,7 @@ def literal_part(atoms: tuple[str, ...], most: int | None) -> Iterator[Condition
     """`max_literals`."""
     if most is None:
         return
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise SpecError(f"`max_literals` must be an integer >= 0 (got {most!r}).")
+    check_number("max_literals", most, SpecError, 0, whole=True)
     yield MaxLiterals(f"max literals {most}", atoms, most)
 
 
