@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from prefalign.logic import Spec, Specification, count, generate
-from prefalign.logic.generation.sets._members import list_region
+from prefalign.logic.generation.sets._enumerate import list_region
 from prefalign.logic.generation.sets._regions import Region
 
 

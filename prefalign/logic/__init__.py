@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from .generation.specs._files import read_spec as read_spec
     from .generation.specs._spec import Spec as Spec
     from .generation.specs._spec import Specification as Specification
-    from .named._known import Known as Known
-    from .named._known import known_losses as known_losses
+    from .named._lookup import Known as Known
+    from .named._lookup import known_losses as known_losses
     from .structures._kwise import at_least as at_least
     from .structures._kwise import at_most as at_most
     from .structures._kwise import best_of as best_of
@@ -73,8 +73,8 @@ _LATER = {
     "generate": "generation._generate",
     "nearest": "generation._generate",
     "sample": "generation._generate",
-    "Known": "named._known",
-    "known_losses": "named._known",
+    "Known": "named._lookup",
+    "known_losses": "named._lookup",
     "at_least": "structures._kwise",
     "at_most": "structures._kwise",
     "best_of": "structures._kwise",

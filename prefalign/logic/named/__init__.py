@@ -2,8 +2,8 @@
 
 from ._catalogue import Entry as Entry
 from ._catalogue import catalogue as catalogue
-from ._known import Known as Known
-from ._known import known_losses as known_losses
+from ._lookup import Known as Known
+from ._lookup import known_losses as known_losses
 from ._read import Readable as Readable
 from ._read import as_rules as as_rules
 from ._read import as_structure as as_structure

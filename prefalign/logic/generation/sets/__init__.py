@@ -16,10 +16,10 @@ from ._conditions import conjuncts as conjuncts
 from ._conditions import expand as expand
 from ._conditions import skeleton as skeleton
 from ._diagrams import count_by_diagram as count_by_diagram
-from ._members import MAX_KEPT as MAX_KEPT
-from ._members import by_literals as by_literals
-from ._members import listable as listable
-from ._members import region_size as region_size
+from ._enumerate import MAX_KEPT as MAX_KEPT
+from ._enumerate import by_literals as by_literals
+from ._enumerate import listable as listable
+from ._enumerate import region_size as region_size
 from ._monotone import monotone_parts as monotone_parts
 from ._ratios import collect as collect
 from ._ratios import distinct_ratios as distinct_ratios
@@ -32,4 +32,4 @@ from ._sizes import quick_count as quick_count
 from ._sizes import total_size as total_size
 
 if TYPE_CHECKING:
-    from ._members import Pairs as Pairs
+    from ._enumerate import Pairs as Pairs

@@ -8,12 +8,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ...._errors import SpecError
-from ._members import MAX_KEPT
+from ._enumerate import MAX_KEPT
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ._members import Pairs
+    from ._enumerate import Pairs
 
 # The largest primes below 2**31: products of two residues fit into 64 bits.
 _PRIMES = (2147483647, 2147483629)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ...tables import EXACT_ATOMS
 from ._conditions import Condition, MaxLiterals, conjuncts, expand, is_array_test
-from ._members import by_literals, listable, members, region_size
+from ._enumerate import by_literals, listable, members, region_size
 from ._regions import Region
 
 if TYPE_CHECKING:
-    from ._members import Pairs
+    from ._enumerate import Pairs
 
 
 def quick_count(condition: Condition, atoms: tuple[str, ...]) -> int | None:
