@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefalign.cli import main
+from prefalign.train import PrefConfig
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import COMMON, ours
 
@@ -183,3 +185,5 @@ def test_help_lists_the_fields_of_trl_and_ours(capsys):
     out = capsys.readouterr().out
     for option in ("--config", "--loss", "--reference", "--learning_rate", "--lora_r", "--dataset_name"):
         assert option in out
+    assert "Sample from so many likeliest tokens" in " ".join(out.split())  # the docstring's words
+    assert all("help" in f.metadata for f in fields(PrefConfig) if f.name in {*PrefConfig.__annotations__, "top_p"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ from ._checks import (
     read_choice,
 )
 from ._generation import GenerationOptions, check_options
+from ._help import with_help
 from ._objective import expression_of, read_loss, read_reference, trl_loss
 from ._ranges import check_ranges
 
@@ -38,6 +39,7 @@ class _Checked(type):
         return super().__call__(*args, **options)
 
 
+@with_help
 @dataclass
 class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ignore[misc]
     """Training arguments: every field of TRL's `DPOConfig` under its own name, and these.
@@ -70,6 +72,10 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             gradient_accumulation_steps` pairs per process, and computes them in as many micro-batches as that takes
             (docs/batches.md). Unique tokens where the shared prefix is on, else padded positions. Default: as many
             pairs in each micro-batch as `per_device_train_batch_size` says.
+        loss_type: TRL's loss types, combined by `loss_weights`, where there is no `loss`; default: sigmoid.
+        beta: Strength of the reference in TRL's loss types; default: 0.1.
+        bf16: Mixed precision with bfloat16; default: on where a device supports it.
+        gradient_checkpointing: Recompute activations to save memory; default: on, but off on a CPU.
 
     Raises:
         ConfigError: An option is unknown, was removed, contradicts another one or would have no effect.
@@ -81,47 +87,19 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         "dpo(beta=0.1) + 0.5*sft(reduction='sum')"
     """
 
-    loss: str | None = field(
-        default=None,
-        metadata={"help": "Loss expression, such as 'robust(dpo(beta=0.1), flip_rate=0.2)'; instead of `loss_type`."},
-    )
-    reference: str | None = field(
-        default=None,
-        metadata={"help": "Reference expression: initial, none, checkpoint(PATH), soup(...), past(...), ..."},
-    )
-    on_bad_pairs: Literal["drop", "error"] = field(
-        default="drop", metadata={"help": "Rows that cannot be trained on are dropped with a count, or an error."}
-    )
-    shared_prefix: bool | None = field(
-        default=None,
-        metadata={"help": "Compute the common prefix of a pair once, and padding never; default: where it is exact."},
-    )
-    reference_cache: str = field(
-        default="auto",
-        metadata={"help": "Keep a fixed reference's log-probabilities: auto, shared, on, off, or a folder."},
-    )
-    tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "Most tokens of a micro-batch; a step's pairs are divided by length."}
-    )
-    statistics: StatisticsSteps = field(
-        default="logged_steps",
-        metadata={"help": "Entropy, mean logits and token accuracy: in the steps that log, or in every step."},
-    )
-    sft_dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "Prompts and completions for a term with baseline='sft_dataset': a file, folder or hub id."},
-    )
+    loss: str | None = None
+    reference: str | None = None
+    on_bad_pairs: Literal["drop", "error"] = "drop"
+    shared_prefix: bool | None = None
+    reference_cache: str = "auto"
+    tokens_per_batch: int | None = None
+    statistics: StatisticsSteps = "logged_steps"
+    sft_dataset_name: str | None = None
     # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
-    loss_type: list[str] | None = field(
-        default=None, metadata={"help": "TRL's loss types, combined by `loss_weights`; default: sigmoid."}
-    )
-    beta: float | None = field(default=None, metadata={"help": "Strength of the reference; default: 0.1."})
-    bf16: bool | None = field(
-        default=None, metadata={"help": "bfloat16 mixed precision; default: on where a device supports it."}
-    )
-    gradient_checkpointing: bool | None = field(
-        default=None, metadata={"help": "Recompute activations to save memory; default: on, but off on a CPU."}
-    )
+    loss_type: list[str] | None = None
+    beta: float | None = None
+    bf16: bool | None = None
+    gradient_checkpointing: bool | None = None
 
     def __post_init__(self) -> None:
         types: object = self.loss_type
