@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import combinations
 
 from ..._errors import SpecError
-from ..equations import coprime
+from ..equations import equal_ratios
 from ..named import Readable, as_structure
-from ..structures import PreferenceStructure
-from ..tables import atom_key, bits, canonical
-
-_PRIME = (1 << 61) - 1
-_FEW = 5  # atoms: with more, integers of thousands of digits take longer than cancelling
+from ..structures import PreferenceStructure, aligned
+from ..tables import bits
 
 
 def entails(a: Readable, b: Readable) -> bool:
@@ -86,41 +82,7 @@ def same_ratio(a: Readable, b: Readable) -> bool:
     left, right = as_structure(a, "a"), as_structure(b, "b")
     if left.is_degenerate or right.is_degenerate:
         raise SpecError("`same_ratio` needs structures with rows on top and on the bottom; one part is unsatisfiable.")
-    if fingerprint(left) != fingerprint(right):
-        return False
-    one, other = _aligned(left.reduced, right.reduced)
-    return _equal_ratios(one, other) if len(one.atoms) <= _FEW else coprime(left) == coprime(right)
-
-
-def _equal_ratios(a: PreferenceStructure, b: PreferenceStructure) -> bool:
-    """Whether top(a) * bottom(b) and top(b) * bottom(a) are one polynomial, by their values at a single point.
-
-    The products have degree 2 at most in each of the n atoms, and coefficients of 8^n at most. So with an atom that is
-    M = 2^(3n + 2), the next M^3, the next M^9, … each monomial has digits of its own in base M.
-    """
-    count = len(a.atoms)
-    weights = [1]
-    for place in range(count):
-        p = 1 << (3 * count + 2) * 3**place
-        weights = [weight * factor for weight in weights for factor in (p, 1 - p)]
-    tops, bottoms = (
-        [sum(weights[row] for row in bits(mask)) for mask in masks]
-        for masks in ((a.top_mask, b.top_mask), (a.bottom_mask, b.bottom_mask))
-    )
-    return tops[0] * bottoms[1] == tops[1] * bottoms[0]
-
-
-@lru_cache(maxsize=1024)
-def fingerprint(structure: PreferenceStructure) -> int:
-    """The ratio at one point of a field of 2^61 - 1 elements: what differs here differs, and nothing was expanded."""
-    small = structure.reduced
-    weights = [1]
-    for atom in small.atoms:
-        first, second = atom_key(atom)
-        p = pow(3, 1009 + 31 * first + second, _PRIME)
-        weights = [weight * factor % _PRIME for weight in weights for factor in (p, 1 - p)]
-    top, bottom = (sum(weights[row] for row in bits(mask)) for mask in (small.top_mask, small.bottom_mask))
-    return top * pow(bottom, -1, _PRIME) % _PRIME
+    return equal_ratios(left, right)
 
 
 def meet(a: Readable, b: Readable) -> PreferenceStructure:
@@ -167,8 +129,4 @@ def between(a: Readable, b: Readable) -> Iterator[PreferenceStructure]:
 
 
 def _aligned(a: Readable, b: Readable) -> tuple[PreferenceStructure, PreferenceStructure]:
-    left, right = as_structure(a, "a"), as_structure(b, "b")
-    if left.atoms == right.atoms:
-        return left, right
-    atoms = canonical((*left.atoms, *right.atoms))
-    return left.over(atoms), right.over(atoms)
+    return aligned(as_structure(a, "a"), as_structure(b, "b"))

@@ -7,3 +7,5 @@ from ._grammar import Arena as Arena
 from ._grammar import parse_equation as parse_equation
 from ._grammar import read_sympy as read_sympy
 from ._ratio import read_ratio as read_ratio
+from ._same import equal_ratios as equal_ratios
+from ._same import fingerprint as fingerprint

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..equations import coprime
+from ..equations import equal_ratios, fingerprint
 from ..structures import PreferenceStructure
 from ._catalogue import Entry, catalogue
 
-# Cancelling a ratio takes a polynomial gcd; over more propositions it is not worth its time.
+# Over more propositions no loss of the catalogue is likely, and looking takes time.
 _MAX_RATIO_ATOMS = 6
 
 
@@ -46,7 +46,7 @@ def known_losses(structure: PreferenceStructure) -> Known:
     same = _by_structure().get(structure, ())
     if structure.is_degenerate or len(structure.reduced.atoms) > _MAX_RATIO_ATOMS:
         return Known(same)
-    alike = _by_ratio().get(coprime(structure), ())
+    alike = [name for other, name in _by_ratio().get(fingerprint(structure), ()) if equal_ratios(structure, other)]
     return Known(same, tuple(name for name in alike if name not in same))
 
 
@@ -59,11 +59,10 @@ def _by_structure() -> dict[PreferenceStructure, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=1)
-def _by_ratio() -> dict[PreferenceStructure, tuple[str, ...]]:
-    found: dict[PreferenceStructure, tuple[str, ...]] = {}
+def _by_ratio() -> dict[int, list[tuple[PreferenceStructure, str]]]:
+    found: dict[int, list[tuple[PreferenceStructure, str]]] = {}
     for structure, name in _single_rules():
-        key = coprime(structure)
-        found[key] = (*found.get(key, ()), name)
+        found.setdefault(fingerprint(structure), []).append((structure, name))
     return found
 
 

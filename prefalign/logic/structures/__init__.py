@@ -7,3 +7,4 @@ from ._rules import Link as Link
 from ._rules import Rule as Rule
 from ._rules import RuleSet as RuleSet
 from ._structure import PreferenceStructure as PreferenceStructure
+from ._structure import aligned as aligned

@@ -341,3 +341,11 @@ class PreferenceStructure:
         if len(self.atoms) > 6:
             return f"<PreferenceStructure over {len(self.atoms)} atoms {self.atoms[0]} … {self.atoms[-1]}>"
         return f"<PreferenceStructure {self.rows}: P = {self.P}, P_C = {self.P_C}, P_A = {self.P_A}>"
+
+
+def aligned(a: PreferenceStructure, b: PreferenceStructure) -> tuple[PreferenceStructure, PreferenceStructure]:
+    """Both over the same atoms."""
+    if a.atoms == b.atoms:
+        return a, b
+    atoms = canonical((*a.atoms, *b.atoms))
+    return a.over(atoms), b.over(atoms)

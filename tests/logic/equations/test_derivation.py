@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prefalign._errors import DerivationError, ParseError, PrefalignError
 from prefalign.logic import PreferenceStructure, RuleSet, coprime, derive, equivalent, parse_formula, same_ratio
-from prefalign.logic.entailment._order import _equal_ratios
+from prefalign.logic.equations._same import proved_equal
 from tests.logic.structures.test_structures import COLUMNS, structures
 from tests.logic.table import LOSSES
 
@@ -159,7 +159,7 @@ def test_ratios_are_equal_where_sympy_cancels_them_to_the_same():
     ratios = [sympy.cancel(s.ratio) for s in useful]
     for one, its in zip(useful, ratios, strict=True):
         for other, theirs in zip(useful, ratios, strict=True):
-            assert _equal_ratios(one, other) == (its == theirs), (
+            assert proved_equal(one, other) == (its == theirs), (
                 one,
                 other,
             )  # without the fingerprint that comes first
