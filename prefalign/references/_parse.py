@@ -26,11 +26,11 @@ def register_reference(name: str) -> Callable[[Made], Made]:
 
     Example:
         >>> from prefalign.references import Checkpoint
-        >>> @register_reference("sft")
-        ... def sft(size: str) -> Reference:
-        ...     return Checkpoint(f"models/sft-{size}")
-        >>> parse_reference("sft(large)")
-        Checkpoint(path='models/sft-large')
+        >>> @register_reference("our_teacher")
+        ... def teacher(size: str) -> Reference:
+        ...     return Checkpoint(f"models/{size}")
+        >>> parse_reference("our_teacher(large)")
+        Checkpoint(path='models/large')
     """
     return _REFERENCES.register(name)
 
