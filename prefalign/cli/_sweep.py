@@ -29,7 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "mean": True,
     "gold_samples": 0,
     "halving": 0,
-    "rungs": [],
+    "first_rung": 0,
     "judge_by": "margin",
     "judge_baselines": False,
 }
@@ -56,39 +56,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--gold-samples", type=int, metavar="N", help="score N samples of each held-out prompt by VADER (default: 0)"
     )
-    early = parser.add_argument_group("what is stopped early (also options of the plan)")
-    early.add_argument("--halving", type=int, metavar="N", help="of the candidates, one in N goes on at each rung")
-    early.add_argument(
-        "--rungs", type=int, nargs="+", metavar="STEP", help="where (default: max_steps / N, / N^2, …, at evaluations)"
+    what.add_argument(
+        "--judge-by", choices=_METRICS[1:], help="what the study compares, as a mean over seeds (default: margin)"
     )
-    early.add_argument("--judge-by", choices=_METRICS[1:], help="by what, as a mean over the seeds (default: margin)")
+    early = parser.add_argument_group("what is stopped early (also options of the plan)")
+    early.add_argument("--halving", type=int, metavar="N", help="of the candidates at a rung, one in N goes on")
+    early.add_argument(
+        "--first-rung", type=int, metavar="STEP", help="rungs at STEP, STEP * N, … (default: the first that fits)"
+    )
     early.add_argument("--judge-baselines", action=argparse.BooleanOptionalAction, help="baselines, too (default: no)")
     how = parser.add_argument_group("how")
     how.add_argument("--out", required=True, type=Path, metavar="DIR", help="the sweep's directory; alone: go on")
-    how.add_argument("--workers", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
     how.add_argument(
-        "--stale-after", type=float, default=300.0, metavar="SECONDS", help="take over runs without a heartbeat"
+        "--storage",
+        metavar="WHERE",
+        help="the study: sqlite (default), journal (a file that several machines may share), or a database's URL",
     )
-    how.add_argument("--retry-failed", action="store_true", help="run what has failed once more")
+    how.add_argument("--workers", type=int, default=1, metavar="N", help="losses at once on this machine (default: 1)")
+    how.add_argument(
+        "--stale-after", type=float, metavar="SECONDS", help="in a database: without a heartbeat, dead (default: 300)"
+    )
+    how.add_argument("--retry-failed", action="store_true", help="train once more what has failed")
     how.add_argument("--page-only", action="store_true", help="train nothing; write the page of what is there")
     how.add_argument("--sort-by", choices=_METRICS, help="order and colours (default: gold, else margin)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train what is left, and write the page."""
-    from ..sweep import load_plan, store_plan, summary, work, write_page
-    from ..sweep import retry_failed as forget_failures
+    try:
+        from ..sweep import open_queue, summary, work, write_page
+    except ImportError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError("`prefalign sweep` needs Optuna: pip install 'prefalign[sweep]'.") from None
 
     given = {name: getattr(args, name) for name in _DEFAULTS if getattr(args, name) is not None}
     options = {**(_read_plan_file(args.plan) if args.plan else {}), **given}
-    plan = store_plan(_make_plan(options), args.out) if options else load_plan(args.out)
+    queue = open_queue(args.out, args.storage, args.stale_after, _make_plan(options) if options else None)
+    plan = queue.plan
     if args.retry_failed:
-        forget_failures(plan, args.out)
+        queue.retry_failed()
     if not args.page_only:
-        print(f"{len(plan.arms)} losses x {len(plan.seeds)} seeds = {len(plan.jobs)} runs in {args.out}", flush=True)
-        work(plan, args.out, workers=args.workers, stale_after=args.stale_after)
-    page = write_page(plan, args.out, args.sort_by)
-    print(summary(plan, args.out, args.sort_by))
+        runs = len(plan.arms) * len(plan.seeds)
+        print(f"{len(plan.arms)} losses x {len(plan.seeds)} seeds = {runs} runs in {args.out}", flush=True)
+        work(queue, workers=args.workers)
+    page = write_page(queue, args.sort_by)
+    print(summary(queue, args.sort_by))
     print(f"\nMeans over seeds [95 % intervals]; * orders the table. Page: {page}")
     return 0
 
@@ -128,7 +141,8 @@ def _make_plan(options: Mapping[str, Any]) -> Plan:
     base = read_base(Path(chosen["config"]))
     text = "" if spec is None else str(spec)
     halving = _make_halving(chosen, base)
-    plan = Plan(text, base, arms, tuple(chosen["seeds"]), chosen["gold_samples"], hash_data(base), halving)
+    seeds, samples = tuple(chosen["seeds"]), chosen["gold_samples"]
+    plan = Plan(text, base, arms, seeds, samples, hash_data(base), halving, chosen["judge_by"])
     check_halving(plan)
     check_base(plan)
     return plan
@@ -137,17 +151,15 @@ def _make_plan(options: Mapping[str, Any]) -> Plan:
 def _make_halving(chosen: Mapping[str, Any], base: Mapping[str, Any]) -> Halving | None:
     from ..sweep import Halving
 
-    factor, rungs = chosen["halving"], chosen["rungs"]
+    factor, first = chosen["halving"], chosen["first_rung"]
     if not factor:
         return None
-    if any(isinstance(rung, bool) or not isinstance(rung, int) for rung in rungs):
-        raise ConfigError(f"`--rungs` must be whole numbers (got {rungs!r}).")
-    if not rungs:
+    if not first:
         steps, every = (base.get(name) for name in ("max_steps", "eval_steps"))
-        if isinstance(steps, int) and isinstance(every, int) and every > 0:  # else `check_halving` says what is wrong
-            parts = (steps // factor**power for power in range(1, steps.bit_length() + 1))
-            rungs = sorted({part - part % every for part in parts} - {0})
-    return Halving(factor, tuple(rungs), chosen["judge_by"], chosen["judge_baselines"])
+        if isinstance(steps, int) and isinstance(every, int):  # else `check_halving` says what is wrong
+            parts = (steps // factor**power for power in range(1, max(2, steps.bit_length())))
+            first = min((part for part in parts if part >= max(1, every)), default=0)
+    return Halving(factor, first, chosen["judge_baselines"])
 
 
 def _check(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -164,10 +176,10 @@ def _check(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise ConfigError(f"`--halving` must be >= 2, or 0 for none (got {chosen['halving']}).")
     if chosen["judge_by"] not in _METRICS[1:]:
         raise ConfigError(f"`judge_by` must be one of {', '.join(_METRICS[1:])} (got {chosen['judge_by']!r}).")
-    idle = next((name for name in ("rungs", "judge_by", "judge_baselines") if name in given), None)
+    idle = next((name for name in ("first_rung", "judge_baselines") if name in given), None)
     if idle is not None and not chosen["halving"]:
         raise ConfigError(f"`--{idle.replace('_', '-')}` would have no effect without `--halving`. Leave it out.")
-    for name, least in (("top", 1), ("gold_samples", 0)):
+    for name, least in (("top", 1), ("gold_samples", 0), ("first_rung", 0)):
         if chosen[name] < least:
             raise ConfigError(f"`--{name.replace('_', '-')}` must be >= {least} (got {chosen[name]}).")
     if chosen["spec"] is None:

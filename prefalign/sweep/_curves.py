@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .._errors import ConfigError
-from ._results import METRICS, Metric, Row
+from ._plan import METRICS, Metric
+from ._results import Row
 
 _INK, _SOFT, _GRID = "#1f2733", "#6b7686", "#e6e9ef"
 
@@ -96,6 +97,8 @@ def _lattice(rows: Sequence[Row], metric: Metric, weight: float) -> Picture | No
     atoms = placed[0][0].arm.atoms  # a structure over other propositions is in another order
     named = {row.arm.family: structure for row, structure in placed if row.arm.atoms == atoms and structure is not None}
     lattice = Lattice(named)
+    if len(lattice.nodes) < 2:
+        return None
     values: dict[str, float] = {}
     for name, structure in lattice.nodes.items():
         numbers = [

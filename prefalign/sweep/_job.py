@@ -1,4 +1,7 @@
-"""One run of a sweep in a process of its own: `python -m prefalign.sweep._job JOB_FOLDER GOLD_SAMPLES UNTIL`."""
+"""One run of a sweep in a process of its own: `python -m prefalign.sweep._job JOB_FOLDER GOLD_SAMPLES UNTIL`.
+
+Its standard input is a pipe that its worker holds open: when that ends, so does the run.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,37 @@ import argparse
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
-from .._errors import PrefalignError
-from .._yaml import read_mapping
-from ..references import write_json
+from filelock import FileLock
+from transformers import TrainerCallback
 
-CONFIG_FILE, GOLD_FILE = "config.yaml", "gold.json"
+from .._errors import PrefalignError
+from .._files import write_json
+from .._yaml import read_mapping
+from ._plan import CONFIG_FILE, GOLD_FILE
+
+
+class Reached(Exception):
+    """The run has come to its rung."""
+
+
+class StopAt(TrainerCallback):  # type: ignore[misc]
+    """Ends the process at a rung, with that step's evaluation in its checkpoint; the schedule is the whole run's."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint; the evaluation is there anyway."""
+        if state.global_step == self.step:
+            control.should_save = True
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop once all that belongs to the step is written."""
+        if state.global_step >= self.step:
+            raise Reached
 
 
 def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
@@ -48,7 +73,6 @@ def run_job(folder: Path, gold_samples: int, until: int = 0) -> int:
 def _train(config: Path, checkpoint: str | None, until: int) -> bool:
     """`prefalign train`, and what it has no option for; whether it came to its end, and not only to `until`."""
     from ..train import add_training_arguments, run_training
-    from ._stop import Reached, StopAt
 
     parser = argparse.ArgumentParser(prog="prefalign train", allow_abbrev=False)
     add_training_arguments(parser)
@@ -89,17 +113,18 @@ def _trained(run: Path) -> tuple[Any, Any]:
     return merged.merge_and_unload().eval(), AutoTokenizer.from_pretrained(run)
 
 
-def _die_with(parent: int) -> None:
+def _end_with_worker() -> None:
     """End this process when its worker is gone: another one will take the run over, and two must not write to it."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        # The read returns when the worker has died, even if that was before this process came so far.
+        os.read(0, 1)  # not `sys.stdin`, whose lock a thread that waits would hold when the process ends
         os._exit(75)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
-    _die_with(os.getppid())
-    sys.exit(run_job(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    _end_with_worker()
+    with FileLock(Path(sys.argv[1]) / "run.lock"):  # until the process of a worker that died is gone, too
+        sys.exit(run_job(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -9,23 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..diagnose import interval, write_atomically
-from ..references import write_json
+from .._files import write_json
+from ..diagnose import Interval, interval, write_atomically
 from ._arms import Arm
 from ._curves import Picture, draw_curves, draw_lattices
-from ._halving import Decision, decisions
-from ._plan import Plan
-from ._results import METRICS, Metric, Row, collect
+from ._plan import METRICS, Metric, Plan
+from ._results import Row, collect
+from ._study import Queue
 
 PAGE_FILE, TABLE_FILE = "sweep.html", "sweep.json"
 
 
-def write_page(plan: Plan, folder: Path, sort_by: str | None = None) -> Path:
-    """Write `sweep.html`, `sweep.json` and the pictures into `folder`; also of a sweep that is not finished.
+def write_page(queue: Queue, sort_by: str | None = None) -> Path:
+    """Write `sweep.html`, `sweep.json` and the pictures; also of a sweep that is not finished.
 
     Args:
-        plan: What was trained.
-        folder: The sweep's directory.
+        queue: The sweep.
         sort_by: Key of the metric that orders the table and colours the lattice: "gold", "margin", "chosen",
             "rejected" or "displacement". Default: "gold" where there is one, else "margin".
 
@@ -34,24 +33,20 @@ def write_page(plan: Plan, folder: Path, sort_by: str | None = None) -> Path:
 
     Raises:
         ConfigError: matplotlib is not installed.
-        CheckpointError: A result is damaged.
     """
-    made = decisions(plan, folder)
-    rows, metric = _sorted(plan, folder, made, sort_by)
+    rows, metric = _sorted(queue, sort_by)
     pictures = [*draw_lattices(rows, metric), *draw_curves(rows)]
     for picture in pictures:
-        write_atomically(folder / "sweep" / f"{picture.name}.png", picture.png)
-    rungs = [{"step": one.step, "values": one.values, "kept": one.kept} for one in made]
-    content = {"sorted_by": metric.key, "arms": [_as_json(row) for row in rows], "rungs": rungs}
-    write_json(folder / TABLE_FILE, content)
-    page = folder / PAGE_FILE
-    write_atomically(page, _render(plan, folder, rows, metric, pictures, made).encode("utf-8", "replace"))
+        write_atomically(queue.folder / "sweep" / f"{picture.name}.png", picture.png)
+    write_json(queue.folder / TABLE_FILE, {"sorted_by": metric.key, "arms": [_as_json(row) for row in rows]})
+    page = queue.folder / PAGE_FILE
+    write_atomically(page, _render(queue.plan, queue.folder, rows, metric, pictures).encode("utf-8", "replace"))
     return page
 
 
-def _sorted(plan: Plan, folder: Path, made: Sequence[Decision], sort_by: str | None) -> tuple[list[Row], Metric]:
+def _sorted(queue: Queue, sort_by: str | None) -> tuple[list[Row], Metric]:
     """The rows, the best first and those that were stopped last, the latest of them first."""
-    rows = collect(plan, folder, {name: one.step for one in made for name in one.stopped})
+    rows = collect(queue)
     metric = _metric(rows, sort_by)
     rows.sort(key=lambda row: (_rank(row, metric), -(row.stopped or 0)))
     return rows, metric
@@ -76,10 +71,12 @@ def _cell(row: Row, metric: Metric) -> str:
     return str(found) if len(row.values[metric.key]) > 1 else f"{found.mean:.3g}"  # one seed has no interval
 
 
-def summary(plan: Plan, folder: Path, sort_by: str | None = None) -> str:
-    """The table of what `folder` holds, in the page's order."""
-    rows, metric = _sorted(plan, folder, decisions(plan, folder), sort_by)
-    return table(rows, metric)
+def summary(queue: Queue, sort_by: str | None = None) -> str:
+    """The table of what there is, in the page's order, and why runs failed."""
+    rows, metric = _sorted(queue, sort_by)
+    failures = [f"{row.arm.name}, seed {seed}: {reason}" for row in rows for seed, reason in row.failures.items()]
+    told = f"\n\n{len(failures)} runs failed. {failures[0]}" if failures else ""
+    return table(rows, metric) + told
 
 
 def _metric(rows: Sequence[Row], sort_by: str | None) -> Metric:
@@ -140,14 +137,7 @@ def theory(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _render(
-    plan: Plan,
-    folder: Path,
-    rows: Sequence[Row],
-    metric: Metric,
-    pictures: Sequence[Picture],
-    made: Sequence[Decision],
-) -> str:
+def _render(plan: Plan, folder: Path, rows: Sequence[Row], metric: Metric, pictures: Sequence[Picture]) -> str:
     import jinja2
 
     source = files(__package__).joinpath("sweep.html.j2").read_text("utf-8")
@@ -164,9 +154,8 @@ def _render(
         done=done,
         total=len(plan.seeds) * len(going),
         rows=[{"row": row, "seeds": _seeds(row), "theory": theory(row.arm), **_cells(row)} for row in going],
-        stopped=len(rows) - len(going),
-        rungs=_rungs(plan, made),
-        judged=next((m for m in METRICS if plan.halving is not None and m.key == plan.halving.by), None),
+        stopped=[(row, *_judged(row, plan.judge_by)) for row in rows if row.stopped is not None],
+        rungs=sorted({step for arm in plan.arms for step in plan.rungs(arm)}),
         failures=[(row.arm.name, seed, reason) for row in rows for seed, reason in row.failures.items()],
         pictures=[(picture, base64.b64encode(picture.png).decode("ascii")) for picture in pictures],
         base=[(name, json.dumps(value, ensure_ascii=False)) for name, value in plan.base.items()],
@@ -175,18 +164,11 @@ def _render(
     return page
 
 
-def _rungs(plan: Plan, made: Sequence[Decision]) -> list[dict[str, Any]]:
-    """For each rung the losses that were judged, the best first: name, seeds, interval, and whether it went on."""
-    return [
-        {
-            "step": one.step,
-            "losses": [
-                (name, len(values), interval(values) if values else None, name in one.kept)
-                for name, values in one.values.items()
-            ],
-        }
-        for one in made
-    ]
+def _judged(row: Row, key: str) -> tuple[int, Interval | None]:
+    """How many seeds of a loss were judged where it was stopped, and what they had shown."""
+    values = [dict(zip(*curve, strict=True)).get(row.stopped or 0) for curve in row.curves.get(key, ())]
+    known = [value for value in values if value is not None]
+    return len(known), interval(known) if known else None
 
 
 def _cells(row: Row) -> dict[str, Any]:

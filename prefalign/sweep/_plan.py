@@ -1,4 +1,4 @@
-"""The plan of a sweep: everything that decides its results, in one file, so that every process does the same."""
+"""The plan of a sweep: everything that decides its results, so that every process does the same."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from .._errors import CheckpointError, ConfigError
 from .._yaml import read_mapping
 from ._arms import Arm
 
-PLAN_FILE = "plan.json"
-_FORMAT = 1
+CONFIG_FILE, GOLD_FILE = "config.yaml", "gold.json"  # in the folder of a run
 # What the sweep decides itself, run by run.
 OWN = ("loss", "loss_type", "loss_weights", "beta", "seed", "output_dir", "resume_from_checkpoint")
 
@@ -33,24 +32,46 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A number that is compared: its key, what the page calls it, its unit, and whether more is better."""
+
+    key: str
+    title: str
+    unit: str
+    up: bool
+
+
+METRICS = (
+    Metric("gold", "Gold reward", "VADER compound, mean over samples", True),
+    Metric("margin", "Margin gained", "nats, sum over tokens", True),
+    Metric("chosen", "Chosen, change", "nats, sum over tokens", True),
+    Metric("rejected", "Rejected, change", "nats, sum over tokens", False),
+    Metric("displacement", "Displacement", "share of pairs", False),
+)
+
+
+@dataclass(frozen=True)
 class Halving:
-    """Successive halving: at each rung the losses are judged, and all but the best are stopped there.
+    """Asynchronous successive halving by Optuna: losses are judged at `first`, `first * factor`, … steps.
 
     Args:
-        factor: One in so many goes on, rounded up.
-        rungs: Optimizer steps at which losses are judged, ascending.
-        by: Key of the metric that they are judged by: its mean over the seeds, which stay together.
+        factor: Of the losses that have come to a rung, one in so many goes on.
+        first: Optimizer step of the first rung.
         baselines: Whether baselines are judged, too; else they run to the end whatever they show.
     """
 
     factor: int
-    rungs: tuple[int, ...]
-    by: str = "margin"
+    first: int
     baselines: bool = False
 
     def judges(self, arm: Arm) -> bool:
         """Whether an arm can be stopped."""
         return self.baselines or arm.kind == "candidate"
+
+    def rungs(self, steps: int, every: int) -> tuple[int, ...]:
+        """The evaluations at which losses are judged, of a run of `steps` with an evaluation `every` few."""
+        found = (-(-self.first * self.factor**power // every) * every for power in range(steps.bit_length()))
+        return tuple(sorted({rung for rung in found if rung < steps}))
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,7 @@ class Plan:
         gold_samples: Samples for each held-out prompt, scored by VADER; 0 is none.
         data: SHA-256 of the data files.
         halving: Where losses are stopped early; None for nowhere.
+        judge_by: Key of the metric that the study compares, as a mean over the seeds.
     """
 
     spec: str
@@ -74,16 +96,28 @@ class Plan:
     gold_samples: int
     data: Mapping[str, str]
     halving: Halving | None = None
+    judge_by: str = "margin"
+
+    @property
+    def metric(self) -> Metric:
+        """What the study compares."""
+        return next(metric for metric in METRICS if metric.key == self.judge_by)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """Every run; all arms with the first seed come first, so that a sweep that is stopped compares them all."""
-        width = len(str(len(self.arms)))
-        return tuple(
-            Job(f"{place:0{width}}-{_slug(arm.name)}-seed{seed}", arm, seed)
-            for seed in self.seeds
-            for place, arm in enumerate(self.arms, 1)
-        )
+        """Every run, in the order of the losses."""
+        return tuple(Job(f"{self.label(arm)}-seed{seed}", arm, seed) for arm in self.arms for seed in self.seeds)
+
+    def label(self, arm: Arm) -> str:
+        """What files are called after an arm."""
+        place = f"{self.arms.index(arm) + 1:0{len(str(len(self.arms)))}}"
+        return f"{place}-{re.sub(r'[^A-Za-z0-9.]+', '-', arm.name).strip('-.')[:40] or 'loss'}"
+
+    def rungs(self, arm: Arm) -> tuple[int, ...]:
+        """The steps at which an arm may be stopped, ascending."""
+        if self.halving is None or not self.halving.judges(arm):
+            return ()
+        return self.halving.rungs(self.base["max_steps"], self.base["eval_steps"])
 
     def config(self, job: Job, folder: Path) -> dict[str, Any]:
         """The config file of a run, for `prefalign train --config`."""
@@ -101,9 +135,26 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON takes it."""
-        text = json.dumps({"format": _FORMAT, **dataclasses.asdict(self)})
-        made: dict[str, Any] = json.loads(text)
+        made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return made
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """What `to_json` gave.
+
+        Raises:
+            CheckpointError: It is damaged, or of another version.
+        """
+        try:
+            arms = tuple(Arm(**{**arm, "atoms": tuple(arm["atoms"])}) for arm in content["arms"])
+            halving = None if content["halving"] is None else Halving(**content["halving"])
+            return cls(**{**content, "arms": arms, "seeds": tuple(content["seeds"]), "halving": halving})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"The plan of the sweep cannot be read: {error}. Choose another --out.") from error
+
+    def differences(self, other: Plan) -> list[str]:
+        """The fields in which two plans differ."""
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(other, f.name)]
 
 
 def read_base(path: Path) -> dict[str, Any]:
@@ -147,10 +198,10 @@ def check_base(plan: Plan) -> None:
 
 
 def check_halving(plan: Plan) -> None:
-    """Refuse rungs that no run comes to, or at which nothing is known.
+    """Refuse rungs that no run comes to.
 
     Raises:
-        ConfigError: A rung is out of range or not at an evaluation, or there are too few losses to stop any.
+        ConfigError: No rung lies before the end, or there are too few losses to stop any.
     """
     halving = plan.halving
     if halving is None:
@@ -161,11 +212,10 @@ def check_halving(plan: Plan) -> None:
             raise ConfigError(f"`--halving` needs `{name}` in the config, a whole number >= 1 (got {value!r}).")
     assert isinstance(steps, int)
     assert isinstance(every, int)
-    wrong = next((rung for rung in halving.rungs if rung % every or not 0 < rung < steps), None)
-    if wrong is not None or not halving.rungs or list(halving.rungs) != sorted(set(halving.rungs)):
+    if halving.first < 1 or not halving.rungs(steps, every):
         raise ConfigError(
-            f"`--rungs` must be ascending steps of evaluations, multiples of `eval_steps` = {every} below `max_steps` "
-            f"= {steps} (got {list(halving.rungs)})."
+            f"`--first-rung` must be a step >= 1 with an evaluation (`eval_steps` = {every}) before the end "
+            f"(`max_steps` = {steps}; got {halving.first})."
         )
     judged = sum(halving.judges(arm) for arm in plan.arms)
     if judged < 2:
@@ -182,63 +232,6 @@ def hash_data(base: Mapping[str, Any]) -> dict[str, str]:
     return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
 
 
-def store_plan(plan: Plan, folder: Path) -> Plan:
-    """Write the plan into `folder`, or check that the one that is there is the same; of several at once, one writes.
-
-    Raises:
-        ConfigError: `folder` holds another sweep.
-    """
-    write_once(folder / PLAN_FILE, plan.to_json())
-    there = load_plan(folder)
-    if there != plan:
-        fields = [f.name for f in dataclasses.fields(Plan) if getattr(there, f.name) != getattr(plan, f.name)]
-        raise ConfigError(
-            f"{folder} holds a sweep that differs in {', '.join(fields)}. Choose another folder with --out; to go on "
-            f"with that one, give `prefalign sweep --out {folder}` alone."
-        )
-    return there
-
-
-def write_once(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file unless it is there; of several processes that do so at once, one writes."""
-    if file.exists():
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".once-", delete=False) as scratch:
-        json.dump(content, scratch, indent=2, ensure_ascii=False)
-    try:
-        os.link(scratch.name, file)  # fails where another process was first; a rename would replace its file
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(scratch.name)
-
-
 def job_folder(folder: Path, job: Job) -> Path:
     """Where a run lies."""
     return folder / "runs" / job.name
-
-
-def load_plan(folder: Path) -> Plan:
-    """The plan in `folder`.
-
-    Raises:
-        CheckpointError: There is none, or it is damaged.
-    """
-    file = folder / PLAN_FILE
-    try:
-        content = json.loads(file.read_text("utf-8"))
-        arms = tuple(Arm(**{**arm, "atoms": tuple(arm["atoms"])}) for arm in content["arms"])
-        known = {f.name: content[f.name] for f in dataclasses.fields(Plan) if f.name != "halving"}
-        halving = content.get("halving")  # plans of before there was halving have none
-        if halving is not None:
-            halving = Halving(**{**halving, "rungs": tuple(halving["rungs"])})
-        return Plan(**{**known, "arms": arms, "seeds": tuple(content["seeds"]), "halving": halving})
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no sweep. Start one with --spec or --baselines, and --config.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}. Name another folder with --out.") from error
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:40] or "loss"

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, TrainingError
+from .._files import read_json
 from ..diagnose import Interval, Series, interval, read_run
 from ._arms import Arm
-from ._job import GOLD_FILE
-from ._plan import Job, Plan, job_folder
-
-RESULT_FILE, FAILED_FILE = "result.json", "failed.json"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that is compared: its key, what the page calls it, its unit, and whether more is better."""
-
-    key: str
-    title: str
-    unit: str
-    up: bool
-
-
-METRICS = (
-    Metric("gold", "Gold reward", "VADER compound, mean over samples", True),
-    Metric("margin", "Margin gained", "nats, sum over tokens", True),
-    Metric("chosen", "Chosen, change", "nats, sum over tokens", True),
-    Metric("rejected", "Rejected, change", "nats, sum over tokens", False),
-    Metric("displacement", "Displacement", "share of pairs", False),
-)
+from ._plan import GOLD_FILE
+from ._study import FAILURES, RUNS, Queue
 
 
 @dataclass(frozen=True)
@@ -64,14 +45,19 @@ class Row:
         return interval(values) if values else None
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """The numbers of one finished run.
+def measure(folder: Path, until: int = 0) -> dict[str, Any]:
+    """The numbers of one run.
+
+    Args:
+        folder: The run's folder.
+        until: The step up to which the evaluations count; 0 for all.
 
     Returns:
         `final`, the last evaluation by metric, and `curves`, all of them as [steps, values].
 
     Raises:
         CheckpointError: The run cannot be read, or has no evaluation.
+        TrainingError: The last evaluation is not finite.
     """
     run = read_run(folder / "run")
     chosen, rejected = (run.evaluation.get(f"logps/{side}_change") for side in ("chosen", "rejected"))
@@ -83,10 +69,16 @@ def measure(folder: Path) -> dict[str, Any]:
     curves["margin"] = [steps, [at["chosen"][step] - at["rejected"][step] for step in steps]]
     if "displacement" in run.evaluation:
         curves["displacement"] = _curve(run.evaluation["displacement"])
-    final = {key: values[-1] for key, (_, values) in curves.items()}
+    if until:
+        curves = {key: _up_to(until, *curve) for key, curve in curves.items()}
+    final = {key: values[-1] for key, (_, values) in curves.items() if values}
     gold = folder / GOLD_FILE
-    if gold.is_file():
-        final["gold"] = float(np.mean(json.loads(gold.read_text("utf-8"))["rewards"]))
+    if gold.is_file() and not until:
+        rewards: Any = read_json(gold)["rewards"]
+        final["gold"] = float(np.mean(rewards))
+    wrong = next((key for key, value in final.items() if not math.isfinite(value)), None)
+    if wrong is not None:
+        raise TrainingError(f"The last evaluation is not finite: {wrong} is {final[wrong]}.")
     return {"final": final, "curves": curves}
 
 
@@ -94,62 +86,35 @@ def _curve(series: Series) -> list[list[float]]:
     return [series.steps.astype(float).tolist(), series.values.astype(float).tolist()]
 
 
-def collect(plan: Plan, folder: Path, stopped: Mapping[str, int] | None = None) -> list[Row]:
-    """The rows of the table, as far as there are results.
+def _up_to(until: int, steps: list[float], values: list[float]) -> list[list[float]]:
+    kept = sum(step <= until for step in steps)
+    return [steps[:kept], values[:kept]]
 
-    Args:
-        plan: What is trained.
-        folder: The sweep's directory.
-        stopped: For the names of arms that halving stopped, the step; they have curves, and no values.
-    """
+
+def collect(queue: Queue) -> list[Row]:
+    """The rows of the table, as far as there are results."""
     rows = []
-    for arm in plan.arms:
-        step = (stopped or {}).get(arm.name)
+    latest = queue.latest()
+    for arm in queue.plan.arms:
+        trial = latest.get(arm.name)
+        runs = {} if trial is None else trial.user_attrs.get(RUNS, {})
+        failures = {} if trial is None else trial.user_attrs.get(FAILURES, {})
+        stopped = trial.last_step if trial is not None and trial.state == TrialState.PRUNED else None
         values: dict[str, list[float]] = {}
         curves: dict[str, list[Any]] = {}
-        failures, missing = {}, []
-        for job in (job for job in plan.jobs if job.arm == arm):
-            here = job_folder(folder, job)
-            result = read_json(here / RESULT_FILE) if step is None else read_json(rung_file(folder, job, step))
-            if result is None:
-                failed = read_json(here / FAILED_FILE)
-                if failed is None:
-                    missing.append(job.seed)
-                else:
-                    failures[job.seed] = str(failed["reason"])
-                continue
-            for key, value in result["final"].items() if step is None else ():
+        for run in runs.values():
+            for key, value in run["final"].items() if stopped is None else ():
                 values.setdefault(key, []).append(value)
-            for key, (steps, points) in result["curves"].items():
+            for key, (steps, points) in run["curves"].items():
                 curves.setdefault(key, []).append((tuple(steps), tuple(points)))
         rows.append(
             Row(
                 arm,
                 {key: tuple(found) for key, found in values.items()},
                 {key: tuple(found) for key, found in curves.items()},
-                failures,
-                tuple(missing),
-                step,
+                {int(seed): reason for seed, reason in failures.items()},
+                tuple(seed for seed in queue.plan.seeds if str(seed) not in {**runs, **failures}),
+                stopped,
             )
         )
     return rows
-
-
-def rung_file(folder: Path, job: Job, step: int) -> Path:
-    """What a run had shown at a rung."""
-    return job_folder(folder, job) / f"rung-{step}.json"
-
-
-def read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a file that one of the sweep's processes wrote; None where there is no such file yet.
-
-    Raises:
-        CheckpointError: It is damaged.
-    """
-    try:
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}. Remove it, and the run is done again.") from error
-    return content

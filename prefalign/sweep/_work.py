@@ -1,4 +1,4 @@
-"""Working through a sweep: claim a run, train it in a process of its own, write down its result."""
+"""Working through a sweep: take a loss, train it with every seed in processes of their own, tell the study."""
 
 from __future__ import annotations
 
@@ -6,148 +6,162 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+import optuna
+from optuna.trial import Trial
 from tqdm.auto import tqdm
 
 from .._errors import ConfigError, PrefalignError
-from ..references import write_json
-from ._claims import Claim, Claims
-from ._halving import Leg, open_legs, stopped_arms
-from ._job import CONFIG_FILE
-from ._plan import Job, Plan, job_folder
-from ._results import FAILED_FILE, RESULT_FILE, measure, rung_file
+from ._arms import Arm
+from ._plan import CONFIG_FILE, Job, Plan, job_folder
+from ._results import measure
+from ._study import FAILURES, RUNS, AllFailed, Queue
 
-# How long a worker without work waits before it looks whether another one has given something back.
+# How long a worker without work waits before it looks whether another one has died.
 _PATIENCE = 2.0
+# How often a worker makes sure that it was not taken for dead, in seconds.
+_LOOK = 5.0
 # What trains one run; the run's folder, the number of samples, and the step of a rung or 0 follow.
 COMMAND = [sys.executable, "-m", "prefalign.sweep._job"]
 
 
-def work(plan: Plan, folder: Path, *, workers: int = 1, stale_after: float = 300.0, wait: bool = True) -> None:
-    """Train until every run of the plan has a result or has failed; any number of processes may do so together.
+class _Failed(Exception):
+    """A run failed; the others go on."""
+
+
+class _Ended(Exception):
+    """This worker is interrupted."""
+
+
+def work(queue: Queue, *, workers: int = 1) -> None:
+    """Train until every loss of the plan is done; any number of processes may do so together.
 
     Args:
-        plan: What is trained.
-        folder: The sweep's directory, which a fleet shares.
-        workers: Runs at the same time in this process's charge.
-        stale_after: Seconds without a heartbeat after which another worker's run is taken over.
-        wait: Stay until the runs of other workers are done, too.
+        queue: What is left.
+        workers: Losses at the same time in this process's charge.
 
     Raises:
-        ConfigError: `workers` or `stale_after` is out of range.
+        ConfigError: `workers` is out of range.
         KeyboardInterrupt: It was interrupted; what was begun is given back.
     """
     if workers < 1:
         raise ConfigError(f"`--workers` must be at least 1 (got {workers}).")
-    if not stale_after > 1:
-        raise ConfigError(f"`--stale-after` must be more than one second (got {stale_after:g}).")
-    crew = _Crew(plan, folder, Claims(folder / "claims", stale_after), wait)
+    crew = _Crew(queue)
     threads = [threading.Thread(target=crew.serve, daemon=True) for _ in range(workers)]
-    with tqdm(total=len(plan.jobs), desc="Sweep", unit="run") as bar:
+    with tqdm(total=len(queue.plan.arms), desc="Sweep", unit="loss") as bar:
         for thread in threads:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
-                bar.update(crew.finished() - bar.n)
+                bar.update(queue.done() - bar.n)
                 bar.set_postfix_str(", ".join(crew.running), refresh=False)
                 for thread in threads:
-                    thread.join(0.2 / len(threads))
+                    thread.join(1 / len(threads))
         finally:
             crew.stop.set()
             for thread in threads:
                 thread.join()
-        bar.update(crew.finished() - bar.n)
+        bar.update(queue.done() - bar.n)
     if crew.error is not None:
         raise crew.error
 
 
-def retry_failed(plan: Plan, folder: Path) -> None:
-    """Forget which runs have failed, so that they are done again, from their last checkpoints.
-
-    Those of losses that halving has stopped in the meantime have failed for good.
-    """
-    stopped = stopped_arms(plan, folder)
-    for job in plan.jobs:
-        if job.arm.name not in stopped:
-            (job_folder(folder, job) / FAILED_FILE).unlink(missing_ok=True)
-
-
 class _Crew:
-    """The threads of one process; each trains one run at a time."""
+    """The threads of one process; each trains one loss at a time."""
 
-    def __init__(self, plan: Plan, folder: Path, claims: Claims, wait: bool) -> None:
-        self.plan, self.folder, self.claims, self.wait = plan, folder, claims, wait
+    def __init__(self, queue: Queue) -> None:
+        self.queue, self.plan, self.folder = queue, queue.plan, queue.folder
         self.stop = threading.Event()
         self.running: list[str] = []
         self.error: BaseException | None = None
 
-    def finished(self) -> int:
-        stopped = stopped_arms(self.plan, self.folder)
-        return sum(job.arm.name in stopped or Leg(job).is_done(self.folder) for job in self.plan.jobs)
-
     def serve(self) -> None:
         try:
             while not self.stop.is_set():
-                left = open_legs(self.plan, self.folder)
-                if not left or (not self._serve_one(left) and not self._may_wait()):
+                if self.queue.serve_one(self._train):
+                    continue
+                if self.queue.done() == len(self.plan.arms) or self.stop.wait(_PATIENCE):
                     return
+        except _Ended:
+            return
         except BaseException as error:  # shown by the main thread, which stops the others
             self.error = error
             self.stop.set()
 
-    def _serve_one(self, left: Sequence[Leg]) -> bool:
-        for leg in left:
-            claim = self.claims.take(leg.job.name)
-            if claim is None:
-                continue
-            if leg.is_done(self.folder):  # between the look and the claim
-                claim.release()
-                continue
-            self.running.append(leg.job.name)
-            try:
-                with claim.beating(min(30.0, self.claims.stale_after / 5)):
-                    self._train(leg, claim)
-            finally:
-                self.running.remove(leg.job.name)
-                claim.release()
-            return True
-        return False
+    def _train(self, trial: Trial, arm: Arm) -> float:
+        """All seeds of a loss, rung by rung: they are judged together, by their mean."""
+        jobs = [job for job in self.plan.jobs if job.arm == arm]
+        failures: dict[str, str] = {}
+        reported = -1
+        for until in (*self.plan.rungs(arm), 0):
+            runs: dict[str, dict[str, Any]] = {}
+            for job in jobs:
+                if str(job.seed) not in failures:
+                    try:
+                        runs[str(job.seed)] = self._run(job, until, trial)
+                    except _Failed as error:
+                        failures[str(job.seed)] = str(error)
+            trial.set_user_attr(RUNS, runs)
+            trial.set_user_attr(FAILURES, failures)
+            if not runs:
+                raise AllFailed
+            value = self._report(trial, runs, after=reported)
+            reported = until
+            if until and trial.should_prune():
+                raise optuna.TrialPruned
+        return value
 
-    def _may_wait(self) -> bool:
-        return self.wait and not self.stop.wait(_PATIENCE)
+    def _report(self, trial: Trial, runs: Mapping[str, Mapping[str, Any]], after: int) -> float:
+        """Tell the study the mean over seeds at every evaluation behind a step; the last of them."""
+        curves = [dict(zip(*run["curves"][self.plan.judge_by], strict=True)) for run in runs.values()]
+        shared = sorted(set.intersection(*map(set, curves)))
+        for step in shared:
+            if step > after:
+                trial.report(fmean(curve[step] for curve in curves), int(step))
+        return fmean(run["final"][self.plan.judge_by] for run in runs.values())
 
-    def _train(self, leg: Leg, claim: Claim) -> None:
-        job = leg.job
+    def _run(self, job: Job, until: int, trial: Trial) -> dict[str, Any]:
         folder = job_folder(self.folder, job)
-        _write_config(self.plan, job, folder)
-        began = time.monotonic()
-        with (folder / "log.txt").open("ab") as log:
-            words = [*COMMAND, str(folder), str(self.plan.gold_samples), str(leg.until)]
-            # In a session of its own: Ctrl-C is for this process, which then ends the child itself.
-            process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        self.running.append(job.name)
+        try:
+            _write_config(self.plan, job, folder)
+            self._serve_process([*COMMAND, str(folder), str(self.plan.gold_samples), str(until)], folder, trial)
+            found = measure(folder, until)
+        except PrefalignError as error:  # this run's fault
+            raise _Failed(str(error)) from error
+        finally:
+            self.running.remove(job.name)
+        if self.plan.judge_by not in found["final"]:
+            raise _Failed(f"No evaluation has the {self.plan.metric.title.lower()}.")
+        return found
+
+    def _serve_process(self, words: list[str], folder: Path, trial: Trial) -> None:
+        # In a session of its own: Ctrl-C is for this process, which then ends the child. When this process dies, the
+        # child's standard input ends, and with it the child.
+        with (
+            (folder / "log.txt").open("ab") as log,
+            subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ) as process,
+        ):
+            looked = time.monotonic()
             try:
-                while process.poll() is None and claim.is_mine and not self.stop.wait(0.1):
-                    pass
+                while process.poll() is None:
+                    if self.stop.wait(0.1):
+                        raise _Ended
+                    if time.monotonic() - looked > _LOOK:
+                        looked = time.monotonic()
+                        self.queue.check_ours(trial)
             finally:
                 _end(process)
-        if self.stop.is_set() or not claim.is_mine:
-            return  # interrupted, or given up for dead and taken over: not ours to write down
-        seconds = time.monotonic() - began
-        if process.returncode == 0:
-            file = rung_file(self.folder, job, leg.until) if leg.until else folder / RESULT_FILE
-            try:
-                write_json(file, {**measure(folder), "seconds": round(seconds, 1)})
-            except PrefalignError as error:  # this run's fault: the others go on
-                write_json(folder / FAILED_FILE, {"code": 0, "reason": str(error)})
-        elif process.returncode > 0:
-            write_json(folder / FAILED_FILE, {"code": process.returncode, "reason": _reason(folder / "log.txt")})
-        else:
-            reason = f"the process was killed by signal {-process.returncode}"
-            write_json(folder / FAILED_FILE, {"code": process.returncode, "reason": reason})
+        if process.returncode > 0:
+            raise _Failed(_reason(folder / "log.txt"))
+        if process.returncode < 0:
+            raise _Failed(f"the process was killed by signal {-process.returncode}")
 
 
 def _write_config(plan: Plan, job: Job, folder: Path) -> None:

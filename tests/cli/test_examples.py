@@ -11,6 +11,7 @@ import yaml
 from prefalign.cli import main
 from prefalign.logic import known_losses
 from prefalign.losses import parse_loss
+from prefalign.sweep import open_queue
 from tests.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def test_the_case_study_holds_what_it_says(tmp_path, monkeypatch, capsys):
     # Drawing is tested elsewhere.
     monkeypatch.setattr("prefalign.sweep.write_page", lambda *_: None)
     assert main(["sweep", "--plan", "examples/04_case_study.yaml", "--out", str(tmp_path), "--page-only"]) == 0
-    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan = open_queue(tmp_path).plan.to_json()
     assert len(plan["arms"]) * len(plan["seeds"]) == 66
     named = [arm for arm in plan["arms"] if arm["kind"] == "baseline" and not arm["sft"]]
     assert [arm["rows"] for arm in named] == ["bvxo", "ovxo", "vvxo", "ovxb", "ovxv", "vvxv"]

@@ -1,6 +1,6 @@
-"""Run as a script: stops sweeps and estimates of noise with signals at random moments, goes on, and says what was left.
+"""Run as a script: stops sweeps and estimates of noise at random moments, goes on, and says what was left.
 
-`python -m tests.faults.kill_sweep WHAT FOLDER SEED MOMENTS`, with WHAT one of `played`, `real`, `fleet`, `noise`.
+`python -m tests.faults.kill_sweep WHAT FOLDER SEED TIMES [STORAGE]`, with WHAT one of `played`, `real`, `noise`.
 Everything is imported once; each worker is a forked child, and its runs are processes of their own, as in earnest.
 """
 
@@ -25,35 +25,34 @@ from safetensors.numpy import load_file
 from prefalign.cli import _noise as noise_command
 from prefalign.cli import main
 from prefalign.diagnose import _features
-from prefalign.sweep import _claims, _work, load_plan, work, write_page
+from prefalign.sweep import _page, _work, open_queue
+from prefalign.train import PrefTrainer
 from tests.tiny import save_tiny, tiny_pairs
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
-# A run of eight steps of 20 ms that goes on from its last one, dies with its worker, and notes every step that it does.
+# A run of eight steps of 20 ms that goes on from its last one, ends with its worker, and notes every step that it does.
 PLAYED = """
-import json, os, pathlib, sys, time
-folder, until, parent = pathlib.Path(sys.argv[1]), int(sys.argv[3]) or 8, os.getppid()
-at = folder / "at"
-step = int(at.read_text()) if at.exists() else 0
-gain = sum(map(ord, folder.name)) % 17
-with open(folder / "started", "a") as file:
-    file.write(f"{os.getpid()} ")
-while step < until:
-    time.sleep(0.02)
-    if os.getppid() != parent:
-        os._exit(75)
-    step += 1
-    with open(folder / "steps", "a") as file:
-        file.write(f"{step} ")
-    (folder / "at.new").write_text(str(step))
-    os.replace(folder / "at.new", at)
-sides = "eval_logps/chosen_change", "eval_logps/rejected_change"
-log = [{"step": n, sides[0]: gain * n / 7, sides[1]: -1.0} for n in range(0, step + 1, 2)]
-place = folder / "run" / ("" if until == 8 else f"checkpoint-{until}")
-place.mkdir(parents=True, exist_ok=True)
-(place / "new").write_text(json.dumps({"global_step": step, "max_steps": 8, "log_history": log}))
-os.replace(place / "new", place / "trainer_state.json")
+import json, os, pathlib, sys, threading, time
+from filelock import FileLock
+folder = pathlib.Path(sys.argv[1])
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(75)), daemon=True).start()
+with FileLock(folder / "run.lock"):
+    at = folder / "at"
+    step = int(at.read_text()) if at.exists() else 0
+    gain = sum(map(ord, folder.name)) % 17
+    while step < 8:
+        time.sleep(0.02)
+        step += 1
+        with open(folder / "steps", "a") as file:
+            file.write(f"{step} ")
+        (folder / "at.new").write_text(str(step))
+        os.replace(folder / "at.new", at)
+    sides = "eval_logps/chosen_change", "eval_logps/rejected_change"
+    log = [{"step": n, sides[0]: gain * n / 7, sides[1]: -1.0} for n in range(0, step + 1, 2)]
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "run" / "new").write_text(json.dumps({"global_step": step, "max_steps": 8, "log_history": log}))
+    os.replace(folder / "run" / "new", folder / "run" / "trainer_state.json")
 """
 
 
@@ -83,123 +82,86 @@ def ended(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def plan_sweep(folder: Path, model: str, words: list[str], steps: int = 8) -> None:
-    """Write the plan of a sweep of so many steps, and train nothing."""
-    tiny_pairs(8).to_json(folder.parent / "pairs.jsonl")
+def write_base(base: Path, model: str) -> None:
+    """What all runs share."""
+    tiny_pairs(8).to_json(base / "pairs.jsonl")
     content = {
         "model_name_or_path": model,
-        "dataset_name": str(folder.parent / "pairs.jsonl"),
-        "eval_dataset_name": str(folder.parent / "pairs.jsonl"),
+        "dataset_name": str(base / "pairs.jsonl"),
+        "eval_dataset_name": str(base / "pairs.jsonl"),
         "eval_strategy": "steps",
         "eval_steps": 2,
-        "max_steps": steps,
+        "max_steps": 8,
         "save_strategy": "steps",
         "save_steps": 1,
         "save_total_limit": 1,
         "learning_rate": 1e-2,
         "use_cpu": True,
     }
-    base = folder.parent / "base.yaml"
-    base.write_text(yaml.safe_dump(content))
-    code = main(["sweep", "--config", str(base), *words, "--out", str(folder), "--page-only", "--sort-by", "margin"])
-    assert code == 0
+    (base / "base.yaml").write_text(yaml.safe_dump(content))
 
 
-def serve(folder: Path, stale_after: float = 300.0) -> None:
-    """What `prefalign sweep --out FOLDER` does, less the page."""
+def serve(folder: Path, words: list[str]) -> None:
+    """`prefalign sweep`, less the pictures."""
     torch.set_num_threads(1)
-    work(load_plan(folder), folder, workers=2, stale_after=stale_after)
+    _page.draw_curves = lambda rows: []
+    _page.draw_lattices = lambda rows, metric: []
+    base = str(folder.parent / "base.yaml")
+    assert main(["sweep", "--config", base, *words, "--out", str(folder)]) == 0
 
 
-def shown(folder: Path) -> dict[str, Any]:
-    """Everything that a sweep found, without the times that it took."""
-    results = {str(file.relative_to(folder)): json.loads(file.read_text()) for file in folder.glob("runs/*/*.json")}
-    for result in results.values():
-        result.pop("seconds", None)
-    rungs = {file.name: file.read_text() for file in folder.glob("rungs/*.json")}
+def shown(folder: Path, storage: str) -> dict[str, Any]:
+    """Everything that a sweep found; each loss with the states of the trials that it has had."""
+    queue = open_queue(folder, storage)
+    trials: dict[str, list[Any]] = {}
+    for trial in queue.study.trials:
+        trials.setdefault(trial.user_attrs["name"], []).append(trial)
     weights = {
         str(file.relative_to(folder)): {name: value.tobytes() for name, value in load_file(file).items()}
         for file in folder.glob("runs/*/run/model.safetensors")
     }
-    write_page(load_plan(folder), folder)
-    return {"results": results, "rungs": rungs, "weights": weights, "table": (folder / "sweep.json").read_text()}
-
-
-def kill_sweeps(base: Path, moments: int, model: str, words: list[str], real: bool) -> dict[str, Any]:
-    """The same sweep in base/whole without a break, and in base/killed with stops until it is done."""
-    # Between a checkpoint and the stop behind it a few steps of this tiny model go by.
-    plan_sweep(base / "whole", model, words, steps=max(8, 4 * moments) if real else 8)
-    shutil.copytree(base / "whole", base / "killed")
-    began = time.monotonic()
-    assert ended(fork(lambda: serve(base / "whole")))
-    lasts = time.monotonic() - began
-    stops = []
-    while len(stops) < moments:
-        child = fork(lambda: serve(base / "killed"))
-        if real:  # most of a run's time goes by before its first step: the moment is counted from a checkpoint on
-            wait_for_step(base / "killed", child)
-        time.sleep(random.uniform(0, 0.3) if real else random.uniform(0.05, 3 * lasts / moments))
-        kind = random.choice(SIGNALS)
-        os.kill(child, kind)
-        stops.append({"signal": kind.name, "ended": ended(child)})
-    assert ended(fork(lambda: serve(base / "killed")))
-    one, other = shown(base / "whole"), shown(base / "killed")
-    taken = [len(list((base / "killed" / "claims").glob(f"{run.name}.*"))) for run in (base / "killed/runs").iterdir()]
     return {
-        "stops": stops,
-        "equal": {key: one[key] == other[key] for key in one},
-        "found": {key: len(one[key]) for key in one},
-        "taken_over": sum(number > 1 for number in taken),
-        "steps": steps(base / "killed"),
-    }
+        "results": {name: [t.user_attrs["runs"] for t in tried if t.state.name == "COMPLETE"]
+                    for name, tried in trials.items()},
+        "curves": {name: tried[-1].intermediate_values for name, tried in trials.items()},
+        "weights": weights,
+        "lost": sum(trial.state.name == "FAIL" for trial in queue.study.trials),
+        "steps": [list(map(int, file.read_text().split())) for file in sorted(folder.glob("runs/*/steps"))],
+    }  # fmt: skip
 
 
-def wait_for_step(folder: Path, child: int) -> None:
-    """Until a run has written one checkpoint more, or the child is done."""
-
-    def last() -> set[str]:
-        return {str(path) for path in folder.glob("runs/*/run/checkpoint-*/trainer_state.json")}
-
-    there = last()
-    while not last() - there and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        time.sleep(0.01)
-
-
-def steps(folder: Path) -> list[list[int]]:
-    """For every run that was played the steps as they were done."""
-    return [[int(word) for word in file.read_text().split()] for file in folder.glob("runs/*/steps")]
-
-
-def share(base: Path, moments: int, words: list[str]) -> dict[str, Any]:
-    """Two workers that take each other for other machines; then again, with one of them killed half-way."""
-    plan_sweep(base / "shared", "nowhere", words)
-    shutil.copytree(base / "shared", base / "bereaved")
-
-    def serve_as(name: str, folder: Path, stale_after: float = 300.0) -> None:
-        _claims._machine = lambda: name
-        _claims.platform.node = lambda: name
-        serve(folder, stale_after)
-
-    both = [fork(lambda name=name: serve_as(name, base / "shared")) for name in ("one", "other")]
-    good = [ended(child) for child in both]
-    assert all(good), good
-    holders = [json.loads(file.read_text())["host"] for file in (base / "shared" / "claims").iterdir()]
-    lost = 0
-    for moment in range(moments):
-        folder = base / f"bereaved-{moment}"
-        shutil.copytree(base / "bereaved", folder)
-        both = [fork(lambda name=name, folder=folder: serve_as(name, folder, 3.0)) for name in ("one", "other")]
-        time.sleep(random.uniform(0.1, 0.6))
-        os.kill(both[0], signal.SIGKILL)
-        lost += not ended(both[0])
-        assert ended(both[1])
-        assert shown(folder) == shown(base / "shared")
-    return {
-        "holders": {name: holders.count(name) for name in ("one", "other")},
-        "started": [len(file.read_text().split()) for file in (base / "shared").glob("runs/*/started")],
-        "steps": steps(base / "shared"),
-        "lost": lost,
-    }
+def kill_fleets(base: Path, times: int, words: list[str], storage: str, lasts: float) -> list[dict[str, Any]]:
+    """The same sweep once without a break by one worker; then by three, of which two are killed at random moments."""
+    assert ended(fork(lambda: serve(base / "whole", words)))
+    whole = shown(base / "whole", "sqlite")
+    told = []
+    for number in range(times):
+        folder = base / f"killed-{number}"
+        fleet = [*words, "--storage", storage, *(["--stale-after", "5"] if "://" in storage else [])]
+        workers = [fork(lambda folder=folder, fleet=fleet: serve(folder, fleet)) for _ in range(3)]
+        # Half the moments are counted from the start, half from the first run on.
+        while number % 2 == 0 and not list(folder.glob("runs/*/log.txt")):
+            time.sleep(0.01)
+        moments = sorted(random.uniform(0, lasts + 4 * (number % 2)) for _ in range(2))
+        began, victims = time.monotonic(), random.sample(workers, 2)
+        for victim, moment in zip(victims, moments, strict=True):
+            time.sleep(max(0.0, moment - (time.monotonic() - began)))
+            os.kill(victim, signal.SIGKILL)
+        ends = {worker: ended(worker) for worker in workers}
+        found = shown(folder, storage)
+        told.append(
+            {
+                "killed": sum(not ends[victim] for victim in victims),
+                "survivor": next(ends[worker] for worker in workers if worker not in victims),
+                "equal": {key: found[key] == whole[key] for key in ("results", "curves", "weights")},
+                "lost": found["lost"],
+                "runs": {name: len(results) for name, results in found["results"].items()},
+                "weights": len(found["weights"]),
+                "steps": found["steps"],
+            }
+        )
+        shutil.rmtree(folder)
+    return told
 
 
 def kill_noise(base: Path, moments: int) -> dict[str, Any]:
@@ -255,21 +217,20 @@ def kill_noise(base: Path, moments: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    assert noise_command.run  # imported before the first fork, like all the rest
+    assert noise_command.run, PrefTrainer  # imported before the first fork, like all the rest
     what, place, seed, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     random.seed(seed)
-    many = ["--spec", "between cpo and unCPO", "--baselines", "orpo", "--seeds", "0", "1", "--halving", "2"]
-    if what in ("played", "fleet"):
+    if what == "noise":
+        found: Any = kill_noise(place, count)
+    elif what == "played":
         (place / "played.py").write_text(PLAYED)
-        _work.COMMAND = [sys.executable, "-S", str(place / "played.py")]
+        _work.COMMAND = [sys.executable, str(place / "played.py")]
         _work._PATIENCE = 0.05
-    if what == "played":
-        found = kill_sweeps(place, count, "nowhere", many, real=False)
-    elif what == "fleet":
-        found = share(place, count, many)
-    elif what == "real":
-        few = ["--baselines", "cpo", "vvxo", "--seeds", "0"]
-        found = kill_sweeps(place, count, str(save_tiny(place / "model")), few, real=True)
+        write_base(place, "nowhere")
+        many = ["--spec", "between cpo and unCPO", "--baselines", "orpo", "--seeds", "0", "1"]
+        found = kill_fleets(place, count, many, sys.argv[5], 0.5)
     else:
-        found = kill_noise(place, count)
+        write_base(place, str(save_tiny(place / "model")))
+        few = ["--baselines", "cpo", "orpo", "vvxo", "--seeds", "0"]
+        found = kill_fleets(place, count, few, sys.argv[5], 8.0)
     print(json.dumps(found))

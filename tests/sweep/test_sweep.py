@@ -1,4 +1,4 @@
-"""`prefalign sweep`: plans, claims, interrupts and the page; runs are played by a script that trains nothing."""
+"""`prefalign sweep`: plans, fleets, interrupts and the page; runs are played by a script that trains nothing."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+import warnings
 
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from prefalign import PrefalignError
 from prefalign.cli import main
 from prefalign.logic import parse_spec
 from prefalign.losses import parse_loss
-from prefalign.sweep import Claims, Recipe, _page, _work, make_arms
-from tests.tiny import tiny_pairs
+from prefalign.sweep import Recipe, _page, _work, make_arms, open_queue, work
+from prefalign.sweep._curves import draw_lattices
+from prefalign.sweep._plan import METRICS
+from prefalign.sweep._results import Row
+from tests.tiny import save_tiny, tiny_pairs
 
 # A run whose chosen log-probability changes by seed + 1, and whose rejected one by -2.
 PLAYED = """
-import json, pathlib, sys, time, yaml
+import json, pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
-config = yaml.safe_load((folder / "config.yaml").read_text())
 with open(folder / "started", "a") as file:
     file.write("x")
 if (folder.parents[1] / "hang").exists():
     time.sleep(60)
 if (folder.parents[1] / "fail").exists():
     sys.exit("SomeError: out of luck")
-value = config["seed"] + 1.0
+value = int(folder.name.rpartition("seed")[2]) + 1.0
 log = [
     {"step": 0, "eval_logps/chosen_change": 0.0, "eval_logps/rejected_change": 0.0},
     {"step": 4, "eval_logps/chosen_change": value, "eval_logps/rejected_change": -2.0, "eval_displacement": 0.25},
@@ -67,7 +70,7 @@ def config(tmp_path):
 def played(tmp_path, monkeypatch):
     script = tmp_path / "played.py"
     script.write_text(PLAYED)
-    monkeypatch.setattr(_work, "COMMAND", [sys.executable, str(script)])
+    monkeypatch.setattr(_work, "COMMAND", [sys.executable, "-S", str(script)])
     monkeypatch.setattr(_work, "_PATIENCE", 0.05)
 
 
@@ -110,68 +113,6 @@ def test_a_loss_with_a_reference_has_the_place_of_its_structure_without():
     assert (arm.rows, arm.atoms) == ("bvxo", ("w", "l"))  # CPO's
     (arm,) = arms(None, ["bco(beta=0.1)"])
     assert arm.structure is None
-
-
-def test_of_many_who_try_one_gets_a_claim(tmp_path):
-    barrier, got = threading.Barrier(16), []
-
-    def compete():
-        claims = Claims(tmp_path)
-        for job in range(20):
-            barrier.wait()
-            if claims.take(f"job-{job}") is not None:
-                got.append(job)
-
-    threads = [threading.Thread(target=compete) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == list(range(20))
-
-
-def test_of_many_who_find_a_claim_stale_one_takes_it_over(tmp_path):
-    first = Claims(tmp_path).take("job")
-    first.release()
-    barrier, got = threading.Barrier(16), []
-
-    def compete():
-        barrier.wait()
-        got.append(Claims(tmp_path).take("job"))
-
-    threads = [threading.Thread(target=compete) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(claim is not None for claim in got) == 1
-    assert not first.is_mine
-
-
-def test_a_claim_is_held_while_it_beats_and_lost_when_it_stops(tmp_path):
-    claims = Claims(tmp_path, stale_after=60)
-    held = claims.take("job")
-    os.utime(held.path, (time.time() - 50,) * 2)
-    assert claims.take("job") is None
-    os.utime(held.path, (time.time() - 70,) * 2)
-    with held.beating(every=0.01):
-        time.sleep(0.1)
-    assert claims.take("job") is None
-    os.utime(held.path, (time.time() - 70,) * 2)
-    assert claims.take("job").number == 2
-
-
-def test_the_claim_of_a_dead_process_of_this_machine_is_free_at_once(tmp_path):
-    # The module is run without the package around it, which would load torch.
-    source = Path(_work.__file__).with_name("_claims.py")
-    code = (
-        f"import runpy, pathlib; g = runpy.run_path({str(source)!r}, run_name='claims'); "
-        f"print(g['Claims'](pathlib.Path({str(tmp_path)!r})).take('job') is not None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "True", done.stderr
-    assert Claims(tmp_path).take("job").number == 2
-    assert Claims(tmp_path).take("job") is None  # this process is alive
 
 
 def test_a_sweep_leaves_a_table_with_intervals_and_a_page(config, played, capsys):
@@ -251,20 +192,100 @@ def test_an_interrupted_sweep_ends_its_runs_and_goes_on(config, played, unillust
     assert "1/1" in capsys.readouterr().out
 
 
-def test_a_fleet_shares_the_runs(config, played, unillustrated, capsys):
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_a_fleet_shares_the_runs(config, played, unillustrated, storage):
     folder = config.parent / "sweep"
-    words = ["sweep", "--out", str(folder)]
-    assert sweep(config, "--baselines", "cpo", "orpo", "ccpo", "--seeds", "0", "--page-only") == 0
-    from prefalign.sweep import load_plan, work
-
-    plan = load_plan(folder)
-    threads = [threading.Thread(target=work, args=(plan, folder), kwargs={"workers": 2}) for _ in range(2)]
+    plan = ["--baselines", "cpo", "orpo", "ccpo", "--seeds", "0", "--storage", storage]
+    assert sweep(config, *plan, "--page-only") == 0
+    threads = [threading.Thread(target=work, args=(open_queue(folder),), kwargs={"workers": 2}) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [file.read_text() for file in folder.glob("runs/*/started")] == ["x", "x", "x"]
-    assert main(words) == 0
+    assert [trial.state.name for trial in open_queue(folder).study.trials] == ["COMPLETE"] * 3
+    assert main(["sweep", "--out", str(folder)]) == 0  # finds the study, whatever keeps it
+    other = "journal" if storage == "sqlite" else "sqlite"
+    assert main(["sweep", "--out", str(folder), "--storage", other]) == 2
+
+
+def begin(queue):
+    """Take a loss as a worker does that dies at once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna: "Heartbeat of storage is supposed to be used with Study.optimize"
+        return queue.study.ask()
+
+
+def states(queue):
+    return [(trial.user_attrs["name"], trial.state.name) for trial in queue.study.trials]
+
+
+def test_the_loss_of_a_dead_worker_is_taken_over_at_once(config, played, unillustrated):
+    assert sweep(config, "--baselines", "cpo", "orpo", "--seeds", "0", "--page-only") == 0
+    queue = open_queue(config.parent / "sweep")
+    begin(queue)
+    work(queue)
+    assert states(queue) == [("CPO", "FAIL"), ("ORPO", "COMPLETE"), ("CPO", "COMPLETE")]
+
+
+def database(config):
+    """A study in a database, which has heartbeats."""
+    return f"sqlite:///{config.parent / 'fleet.db'}"
+
+
+def test_in_a_database_a_worker_without_a_heartbeat_is_dead_after_a_while(config, played, unillustrated):
+    plan = ["--baselines", "cpo", "--seeds", "0", "--storage", database(config)]
+    assert sweep(config, *plan, "--page-only") == 0
+    queue = open_queue(config.parent / "sweep", database(config), stale_after=300)
+    # One that died before its first heartbeat, which Optuna alone would wait for for ever.
+    begin(queue)
+    assert not queue.serve_one(None)
+    queue._silent[0] -= 301
+    work(queue)
+    assert states(queue) == [("CPO", "FAIL"), ("CPO", "COMPLETE")]
+
+
+def test_a_worker_that_was_taken_for_dead_leaves_the_loss_to_its_successor(config, played, unillustrated, monkeypatch):
+    folder = config.parent / "sweep"
+    plan = ["--baselines", "cpo", "--seeds", "0", "--storage", database(config)]
+    assert sweep(config, *plan, "--page-only") == 0
+    monkeypatch.setattr(_work, "_LOOK", 0.1)
+    (folder / "hang").touch()
+
+    def bury():
+        while not list(folder.glob("runs/*/started")):
+            time.sleep(0.02)
+        (folder / "hang").unlink()
+        open_queue(folder, database(config)).study.tell(0, state=TrialState.FAIL)
+
+    thread = threading.Thread(target=bury)
+    thread.start()
+    queue = open_queue(folder, database(config))
+    began = time.monotonic()
+    work(queue)
+    thread.join()
+    assert time.monotonic() - began < 30  # the first process would have slept for a minute
+    assert states(queue) == [("CPO", "FAIL"), ("CPO", "COMPLETE")]
+    assert [file.read_text() for file in folder.glob("runs/*/started")] == ["xx"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_died_before_it_came_to_life_trains_nothing(config, tmp_path):
+    save_tiny(tmp_path / "model")
+    (tmp_path / "job").mkdir()
+    own = {
+        "model_name_or_path": str(tmp_path / "model"),
+        "loss": "simpo(beta=2.0, gamma=1.0)",
+        "output_dir": str(tmp_path / "job" / "run"),
+    }
+    (tmp_path / "job" / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | own))
+    words = [*_work.COMMAND, str(tmp_path / "job"), "0", "0"]
+    assert subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 75
+    assert not (tmp_path / "job" / "run").exists()
+    # With a worker the same run ends well.
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.wait(120) == 0
+    assert (tmp_path / "job" / "run" / "trainer_state.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -277,6 +298,10 @@ def test_a_fleet_shares_the_runs(config, played, unillustrated, capsys):
         (["--baselines", "cpo", "--sft", "-1"], "--sft"),
         (["--baselines", "cpo", "--top", "3"], "no effect without `--spec`"),
         (["--baselines", "cpo", "--workers", "0"], "--workers"),
+        (["--baselines", "cpo", "--storage", "mysql"], "must be sqlite, journal or the URL"),
+        (["--baselines", "cpo", "--storage", "nosuch://host/db"], "cannot be opened"),
+        (["--baselines", "cpo", "--stale-after", "60"], "no effect"),
+        (["--baselines", "cpo", "--stale-after", "1", "--storage", "sqlite:///x.db"], "5 to 86400"),
         (["--baselines", "cpo", "--link", "cubic"], "link"),
         (["--spec", "betwen cpo and ce"], "Did you mean `between`"),
     ],
@@ -320,3 +345,17 @@ def test_a_folder_without_a_sweep_is_an_error(tmp_path, capsys):
     assert "holds no sweep" in capsys.readouterr().err
     with pytest.raises(PrefalignError, match="needs losses"):
         arms(None, [])
+
+
+def test_the_folder_of_an_older_sweep_and_a_damaged_study_are_errors(tmp_path, capsys):
+    for name, file, message in (("old", "plan.json", "of an older prefalign"), ("bad", "study.db", "cannot be opened")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}" * 1000)
+        assert main(["sweep", "--out", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_single_structure_has_no_lattice():
+    (arm,) = arms(None, ["cpo"])
+    row = Row(arm, {"margin": (1.0,)}, {}, {}, ())
+    assert draw_lattices([row], METRICS[1]) == []
