@@ -7,6 +7,10 @@ from ._checks import check_names as check_names
 from ._config import PrefConfig as PrefConfig
 from ._generation import DEFAULTS as DEFAULTS
 from ._generation import given_options as given_options
+from ._needs import check_best_model as check_best_model
+from ._needs import check_is_dataset as check_is_dataset
+from ._needs import check_packages as check_packages
+from ._needs import check_vocabulary as check_vocabulary
 from ._objective import Objective as Objective
 from ._objective import mirror as mirror
 from ._objective import put_together as put_together

@@ -17,7 +17,17 @@ from .._rows import IndexedCollator
 from ..batches import PairWeights, check_token_batches, read_weights
 from ..cache import CachePlan, plan_cache
 from ..checkpoints import check_alone, check_output_dir
-from ..config import Objective, PrefConfig, check_args, mirror, put_together
+from ..config import (
+    Objective,
+    PrefConfig,
+    check_args,
+    check_best_model,
+    check_is_dataset,
+    check_packages,
+    check_vocabulary,
+    mirror,
+    put_together,
+)
 from ..generation import (
     BaselinePlan,
     Generator,
@@ -34,6 +44,7 @@ from ._policy import (
     check_model_options,
     default_output_dir,
     describe_policy,
+    embedding_rows,
     load_adapter,
 )
 from ._second import check_adapter_start, second_model
@@ -106,6 +117,9 @@ def plan_run(
         raise ConfigError("`model` must be a model, a directory with one, or a hub id (got None).")
     args = PrefConfig(default_output_dir(model)) if args is None else copy.copy(args)
     check_args(args)
+    check_packages(args)
+    check_is_dataset("train_dataset", train_dataset)
+    check_best_model(args, eval_dataset, others.get("compute_metrics") is not None)
     if ref_model is not None and reference is not None:
         raise ConfigError("`ref_model` and `reference` were both given; leave one of them out.")
     check_model_options(model, args)
@@ -116,6 +130,7 @@ def plan_run(
     base = base_of_adapter(model)
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
     policy = describe_policy(named, processing_class, args)
+    check_vocabulary(policy.processing_class, embedding_rows(named, policy.config))
     objective.reference.check(policy)
     check_adapter_start(objective.reference, peft_config)
     data = prepare_data(train_dataset, eval_dataset, policy, args, takes_winners(objective.loss))

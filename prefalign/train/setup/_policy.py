@@ -69,6 +69,18 @@ def describe_policy(model: Any, processing_class: Any, args: Any) -> Policy:
     return Policy(path, config, processing_class)
 
 
+def embedding_rows(model: Any, config: Any) -> int | None:
+    """How many tokens the model has an embedding for; None where that is not known."""
+    if isinstance(model, str):
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        rows = getattr(text, "vocab_size", None)
+        return rows if isinstance(rows, int) else None
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, IndexError):
+        return None
+
+
 def base_of_adapter(model: Any) -> str | None:
     """The base model that a folder with an adapter alone names; None for anything else.
 
