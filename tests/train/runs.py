@@ -65,8 +65,12 @@ def largest_difference(mine: DPOTrainer, trl: DPOTrainer) -> float:
     my_history, trl_history = history(mine), history(trl)
     assert len(my_history) == len(trl_history) > 0
     for my_entry, trl_entry in zip(my_history, trl_history, strict=True):
+        # Of several evaluation sets each metric bears its set's name here; TRL's share one key, log by log.
+        sets = {key.removesuffix("_loss").removeprefix("eval_") for key in trl_entry if key.endswith("_loss")}
+        named = {key.replace(f"eval_{name}_", "eval_", 1): key for name in sets for key in my_entry}
         for key, value in trl_entry.items():
-            worst = max(worst, abs(my_entry.get(key, math.inf) - value))
+            mine_too = my_entry.get(key, my_entry.get(named.get(key, ""), math.inf))
+            worst = max(worst, abs(mine_too - value))
     my_weights, trl_weights = weights(mine), weights(trl)
     assert my_weights.keys() == trl_weights.keys()
     for name, value in trl_weights.items():

@@ -191,18 +191,18 @@ def test_the_cache_goes_with_other_ways_to_save_time(options, checkpoint, tmp_pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from prefalign.references import _cache_store
-from prefalign.train import _cache
+from prefalign.references.cache import _store
+from prefalign.train.cache import _cache
 from tests.train.runs import ours
-_cache_store.SHARD_SECONDS = 0.0
+_store.SHARD_SECONDS = 0.0
 _cache._LEAST_TOKENS = 1
-flush, count = _cache_store.LogpStore.flush, [0]
+flush, count = _store.LogpStore.flush, [0]
 def killed(self):
     flush(self)
     count[0] += 1
     if count[0] == 20:
         os.kill(os.getpid(), signal.SIGKILL)
-_cache_store.LogpStore.flush = killed
+_store.LogpStore.flush = killed
 ours(Path(sys.argv[1]), sys.argv[2], loss="dpo(beta=0.1)", reference_cache="on")
 """
 
