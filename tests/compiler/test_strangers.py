@@ -3,6 +3,7 @@
 # ruff: noqa: E741 - w and l are the two answers, as in the papers
 from __future__ import annotations
 
+import inspect
 import time
 from typing import NamedTuple
 
@@ -28,11 +29,19 @@ def dpo_like(margin):
 @pytest.mark.parametrize("way", ["parameter", "entry", "field"])
 def test_a_half_known_name_is_asked_for(name, way):
     if way == "parameter":
-        code = f"lambda chosen_logps, rejected_logps, {name}: loss(chosen_logps - rejected_logps + {name})"
+
+        def function(**logps):
+            return dpo_like(logps["chosen_logps"] - logps["rejected_logps"] + logps[name])
+
+        one = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = ("chosen_logps", "rejected_logps", name)
+        function.__signature__ = inspect.Signature([inspect.Parameter(each, one) for each in names])
     else:
-        entry = f"batch['{name}']" if way == "entry" else f"batch.{name}"
-        code = f"lambda batch: loss({entry} - batch['rejected_logps'])"
-    function = eval(code, {"loss": dpo_like})  # noqa: S307 - a name in a signature, written above
+
+        def function(batch):
+            other = batch[name] if way == "entry" else getattr(batch, name)
+            return dpo_like(other - batch["rejected_logps"])
+
     with pytest.raises(PrefalignError, match=rf'derive\(function, roles={{"{name}": "r?[wl]"}}\)'):
         derive(function)
 
