@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.folder or cache_folder()
     if args.folder is not None and not folder.is_dir():
-        raise ConfigError(f"`--folder` must be a folder with a reference cache (got {str(folder)!r}, which is none).")
+        raise ConfigError(f"`--folder` must be a folder with a reference cache (got {str(folder)!r}).")
     if args.action == "clear" and bool(args.keys) == args.all:
         raise ConfigError("`prefalign cache clear` needs either keys, as `prefalign cache ls` shows them, or `--all`.")
     chosen = _chosen(folder, args.keys)

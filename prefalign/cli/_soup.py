@@ -58,7 +58,7 @@ def numbers(text: str) -> list[float]:
     """Numbers between commas.
 
     Raises:
-        ConfigError: One of them is none.
+        ConfigError: One of them is not a number.
     """
     from .._errors import ConfigError
 

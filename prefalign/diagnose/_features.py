@@ -227,7 +227,7 @@ def _load(model: str | nn.Module, tokenizer: Any, options: dict[str, Any]) -> tu
 
 
 def _count_layers(model: str | nn.Module, options: Mapping[str, Any]) -> int | None:
-    """How many layers the configuration tells of, without any weights; None where there is none to be read.
+    """The number of layers in the configuration, without loading weights; None if it cannot be read.
 
     What stands in the way of the configuration alone (a folder with an adapter has none) is left for loading to say.
     """

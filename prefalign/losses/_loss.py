@@ -268,7 +268,7 @@ def _join(parts: tuple[tuple[float, Loss], ...], write: Any) -> str:
 
 
 def parts_of(loss: Loss) -> tuple[tuple[float, Loss], ...]:
-    """The summands of a sum; a loss that is none is its only summand, with weight 1."""
+    """The summands of a sum; a loss that is not a sum is its own only summand, with weight 1."""
     return loss.parts if isinstance(loss, WeightedSum) else ((1.0, loss),)
 
 

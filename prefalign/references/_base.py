@@ -178,7 +178,7 @@ class Reference(ABC):
         yield
 
     def next_change(self, step: int) -> int | None:
-        """The first step after `step` at whose beginning the reference's weights may be others; None: never."""
+        """The next step, after `step`, at which the reference's weights may change; None if they never do."""
         return None if self.fixed else step + 1
 
     @property

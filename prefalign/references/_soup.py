@@ -31,7 +31,7 @@ class Soup(Fixed):
 
     Args:
         ingredients: Folders with checkpoints or LoRA adapters, or Hub ids.
-        weights: One number from 0 on per ingredient, summing to 1; equal by default.
+        weights: One non-negative number per ingredient, summing to 1; equal by default.
         folder: Where soups are kept. Default: `$PREFALIGN_CACHE/soups`, or `~/.cache/prefalign/soups`.
 
     Raises:

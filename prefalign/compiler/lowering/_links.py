@@ -41,7 +41,7 @@ def find_link(name: str) -> TensorLink:
     """The link of that name.
 
     Raises:
-        LossError: There is none.
+        LossError: There is no link of that name.
     """
     if name not in TENSOR_LINKS:
         known = ", ".join(f"'{each}'" for each in TENSOR_LINKS)

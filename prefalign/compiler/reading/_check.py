@@ -101,7 +101,7 @@ def _refuse_chance(
     """Say so where the code gives other numbers each time it is called.
 
     Raises:
-        DerivationError: It does.
+        DerivationError: Its numbers differ from call to call.
     """
     first, *others = (_sample(function, given, hypers, groups, seed, scale)[1] for _ in range(8))
     if any(not torch.equal(first, other) for other in others):

@@ -65,7 +65,7 @@ class Form:
 
 
 def linear(expr: sp.Expr) -> Form | None:
-    """`expr` as a Form, or None if it is none."""
+    """`expr` as a Form, or None if it is not log-linear."""
     if not is_live(expr):
         return Form(constant=expr)
     if atom_name(expr) if expr.is_Symbol else False:

@@ -109,7 +109,7 @@ def _ratio(structure: PreferenceStructure, point: Mapping[str, Fraction]) -> Fra
 
 
 def _at_a_plain_point(a: PreferenceStructure, b: PreferenceStructure) -> Mapping[str, Fraction]:
-    """A witness where all probabilities are alike, for structures too wide to be decided; refuse if there is none."""
+    """A witness with equal probabilities, for structures too wide to decide; an error if there is none."""
     for denominator in (2, 4, 8, 16):
         for numerator in range(1, denominator, 2):
             point = dict.fromkeys(a.atoms, Fraction(numerator, denominator))

@@ -24,7 +24,7 @@ class Lattice:
             the same meaning share a node.
 
     Raises:
-        SpecError: There is none.
+        SpecError: There are no losses to order.
         DerivationError: One is a loss of several structures.
 
     Example:

@@ -167,7 +167,7 @@ class Catalogue(Mapping[str, Entry]):
         """The entry of that name.
 
         Raises:
-            UnknownLossError: There is none; names the nearest. It is a PrefalignError and a KeyError.
+            UnknownLossError: No loss has that name; the message suggests the nearest. Also a KeyError.
         """
         entry = self.find(name)
         if entry is None:

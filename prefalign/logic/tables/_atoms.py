@@ -57,7 +57,7 @@ def canonical(names: Iterable[str]) -> tuple[str, ...]:
 def pair_atoms(names: Iterable[str]) -> tuple[str, ...]:
     """The table's axes for a statement about a pair: w and l always, rw and rl where one of them occurs.
 
-    A statement about y1, y2, ... is none about a pair, and keeps its own atoms.
+    A statement about y1, y2, ... is not about a pair, and keeps its own atoms.
 
     Example:
         >>> pair_atoms(["w"]), pair_atoms(["w", "rw"]), pair_atoms(["y2", "y1"])

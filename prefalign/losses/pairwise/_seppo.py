@@ -37,7 +37,7 @@ class SePPO(Loss):
         flipper: "sign", "indicator", or "none" for g = 1 everywhere, which is SPIN's loss and DPO's formula.
 
     Raises:
-        LossError: `beta` is not positive, or `flipper` is none of the three.
+        LossError: `beta` is not positive, or `flipper` is not one of the three.
 
     Example:
         >>> pairs = PairLogps(torch.tensor([-1.0]), torch.tensor([2.0]), torch.zeros(1), torch.zeros(1))

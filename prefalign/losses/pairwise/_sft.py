@@ -45,7 +45,7 @@ class SFT(Loss):
             draws before it starts. The two last come one for each pair, as `PairLogps.baseline`.
 
     Raises:
-        LossError: `reduction` or `baseline` is none of the three; later, the pairs carry no such completions.
+        LossError: `reduction` or `baseline` is not one of the three; when called, the pairs lack those completions.
 
     Example:
         >>> pairs = PairLogps(*torch.tensor([[-4.0, -3.0], [0.0, 0.0]]), chosen_tokens=torch.tensor([2.0, 6.0]),

@@ -19,7 +19,7 @@ from ._key import fingerprint
 class Fixed(Reference):
     """A reference that never changes: its state is a fingerprint, held against the weights when a run is resumed."""
 
-    # Of weights that are let go before training, because their log-probabilities are cached.
+    # Of weights that are freed before training, because their log-probabilities are cached.
     kept_fingerprint: ClassVar[str | None] = None
 
     def state_dict(self) -> State:

@@ -85,7 +85,7 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
     """The weights of a soup of `count` models: equal ones if None.
 
     Raises:
-        CheckpointError: They are not `count` numbers from 0 on that sum to 1.
+        CheckpointError: They are not `count` non-negative numbers that sum to 1.
     """
     if weights is None:
         return (1.0 / count,) * count

@@ -45,7 +45,7 @@ def soup(
     Args:
         ingredients: Folders with checkpoints or LoRA adapters, or Hub ids (`org/name`, `org/name@revision`).
         out: The folder to write; it must not exist, or be empty.
-        weights: One number from 0 on per ingredient, summing to 1. Default: equal. For "average" and "slerp".
+        weights: One non-negative number per ingredient, summing to 1. Default: equal. For "average" and "slerp".
         way: "average"; "greedy": an ingredient is added only where the held-out loss falls; "slerp": along the arc
             between two, tensor by tensor; "learned": weights by gradient steps on the held-out loss.
         data: Held-out rows with `prompt` and `chosen` (or `completion`, `text`, `messages`). "greedy" and "learned"

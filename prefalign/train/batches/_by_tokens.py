@@ -32,7 +32,7 @@ def check_token_batches(budget: int | None, loss: Loss) -> None:
     """Refuse `tokens_per_batch` with a loss whose value depends on how a batch is divided.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: A term couples the pairs of a batch.
     """
     coupled = [term for _, term in loss.terms if term.couples_pairs] if budget is not None else []
     if coupled:

@@ -23,7 +23,7 @@ def join(batches: Sequence[Mapping[str, Any]], pad_token: int) -> Batch:
     Columns that a batch lacks are left out: a cache does not know every row.
 
     Raises:
-        ConfigError: A collator's column is none of tokens, rows or pairs.
+        ConfigError: A column of the batch holds neither tokens nor one value per row or pair.
     """
     width = max(batch["input_ids"].size(1) for batch in batches)
     names = [name for name in batches[0] if all(name in batch for batch in batches)]

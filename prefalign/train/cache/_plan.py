@@ -26,7 +26,7 @@ class CachePlan:
         thrifty: It is used only where it saves forward passes of this very run.
         epochs: How often the training data are gone through; infinite for a stream.
         stands_alone: The reference's weights are not part of the policy and were not passed as a model: they are loaded
-            for the cache, and let go when all rows are there.
+            for the cache, and freed once every row is cached.
     """
 
     folder: Path | None

@@ -1,4 +1,4 @@
-"""The weights behind a reference cache: had when rows are missing, and let go when all are there."""
+"""Loads the reference model on a cache miss and frees it once every row is cached."""
 
 from __future__ import annotations
 

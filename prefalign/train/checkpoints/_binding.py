@@ -65,7 +65,7 @@ def check_binding(folder: Path, saved: Mapping[str, Any] | None, now: Mapping[st
 
 
 def fingerprint_of(dataset: Any) -> str | None:
-    """A hash of the tokens of a data set, row by row; None for a stream, and where there are none."""
+    """A hash of a data set's tokens, row by row; None for a stream, or for rows without tokens."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "with_format"):
         return None
     columns = [name for name in _COLUMNS if name in dataset.column_names]
@@ -99,7 +99,7 @@ def check_whole(folder: Path) -> None:
     """Refuse a checkpoint that has lost a file, or a part of one, since it was written.
 
     Raises:
-        CheckpointError: It has.
+        CheckpointError: A file is missing, or has another size.
     """
     if not (folder / FILES).is_file():  # an older one, or TRL's
         return

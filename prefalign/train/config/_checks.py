@@ -166,7 +166,7 @@ def read_choice(choice: object) -> str:
     """A value of `reference_cache`; YAML takes `on` and `off` for truth values.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The value is not one of those.
     """
     if isinstance(choice, bool):
         return "on" if choice else "off"
@@ -179,10 +179,10 @@ StatisticsSteps = Literal["logged_steps", "every_step"]
 
 
 def check_statistics(value: object) -> None:
-    """Refuse a value of the option `statistics` that is none.
+    """Refuse an unknown value of the option `statistics`.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The value is not one of those.
     """
     if value not in get_args(StatisticsSteps):
         raise ConfigError(f"`statistics` must be 'logged_steps' or 'every_step' (got {value!r:.60}).")
@@ -202,7 +202,7 @@ def check_args(args: object) -> None:
     """Refuse what is no configuration of preference training, such as transformers' own `TrainingArguments`.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: `args` is not a `DPOConfig`.
     """
     if not isinstance(args, DPOConfig):
         raise ConfigError(f"`args` must be a `PrefConfig` or TRL's `DPOConfig` (got {type(args).__name__}).")

@@ -34,7 +34,7 @@ def check_packages(args: Any) -> None:
     """Refuse a reporter or an optimizer whose package is not installed.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A package is missing.
     """
     from transformers.integrations import get_available_reporting_integrations
 
@@ -99,7 +99,7 @@ def check_vocabulary(tokenizer: Any, rows: int | None) -> None:
         rows: Rows of the model's embedding; None if they are not known.
 
     Raises:
-        ConfigError: It has.
+        ConfigError: A token has no embedding.
     """
     vocabulary: dict[str, int] = getattr(getattr(tokenizer, "tokenizer", tokenizer), "get_vocab", dict)()
     if rows is None or not vocabulary:

@@ -36,7 +36,7 @@ _LARGEST = 2**31
 
 
 def check_ranges(args: Any) -> None:
-    """Refuse numbers that are none, infinite, or out of range.
+    """Refuse values that are not finite numbers, or out of range.
 
     Args:
         args: Training arguments.

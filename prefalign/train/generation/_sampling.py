@@ -44,7 +44,7 @@ def read_sampling(args: Any, tokenizer: Any, generation_config: Any) -> Sampling
         generation_config: The policy's `GenerationConfig`, which may name more end tokens.
 
     Raises:
-        ConfigError: A stop token is none, or there is no end token.
+        ConfigError: A stop token is not in the vocabulary, or there is no end token.
     """
     options = {**DEFAULTS, **given_options(args)}
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
