@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from trl import DPOConfig
 
 from ..._errors import ConfigError, did_you_mean
+from ._foreign import FOREIGN
 
 # What older releases of TRL and transformers took, and what to write now.
 REMOVED = {
@@ -87,15 +88,24 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
         what: What has these names, for the message: "`PrefConfig`", "the config file".
 
     Raises:
-        ConfigError: A name was removed from TRL, or is unknown; the message has the replacement or the nearest name.
+        ConfigError: Names were removed from TRL, are another trainer's, or are unknown; the message has all of them,
+            each with what to write instead, or with the nearest name.
     """
     names = list(known)
-    for name in given:
-        if name in names:
-            continue
-        if name in REMOVED:
-            raise ConfigError(f"`{name}` is no option any more. {REMOVED[name]}")
-        raise ConfigError(f"{what} has no option `{name}`.{did_you_mean(name, names)}")
+    wrong = [name for name in given if name not in names]
+    if not wrong:
+        return
+    if len(wrong) > 1:
+        each = [f"  `{name}`: {REMOVED.get(name) or FOREIGN.get(name) or _nearest(name, names)}" for name in wrong]
+        raise ConfigError("\n".join([f"{what} has {len(wrong)} options that are not known here.", *each]))
+    (name,) = wrong
+    if name in REMOVED:
+        raise ConfigError(f"`{name}` is no option any more. {REMOVED[name]}")
+    raise ConfigError(f"{what} has no option `{name}`. {FOREIGN.get(name) or _nearest(name, names)}".rstrip())
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    return did_you_mean(name, names).strip()
 
 
 def trl_only(args: Any) -> list[str]:

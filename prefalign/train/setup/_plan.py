@@ -41,7 +41,9 @@ from ._data import Data, prepare_data
 from ._flip_rate import settle_flip_rate
 from ._policy import (
     base_of_adapter,
+    check_layers,
     check_model_options,
+    check_saved_modules,
     default_output_dir,
     describe_policy,
     embedding_rows,
@@ -130,6 +132,8 @@ def plan_run(
     base = base_of_adapter(model)
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
     policy = describe_policy(named, processing_class, args)
+    check_layers(policy.config)
+    check_saved_modules(peft_config, policy.config)
     check_vocabulary(policy.processing_class, embedding_rows(named, policy.config))
     objective.reference.check(policy)
     check_adapter_start(objective.reference, peft_config)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
+
 import pytest
+import yaml
 from datasets import DatasetDict
+from peft import LoraConfig
 
 from prefalign._errors import PrefalignError
+from prefalign.cli import main
+from prefalign.train import add_training_arguments
+from prefalign.train.config._foreign import FOREIGN
 from tests.tiny import save_tiny, tiny_pairs, tiny_tokenizer
 from tests.train.runs import ours
 
@@ -45,4 +54,60 @@ def test_a_token_without_an_embedding_is_named(tmp_path, monkeypatch):
     tokenizer.save_pretrained(folder)
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("weights loaded"))
     with pytest.raises(PrefalignError, match=r"'<\|tool\|>' is number 259, and the model has 259 rows"):
+        ours(tmp_path, str(folder), loss="dpo(beta=0.1)")
+
+
+def test_all_unknown_options_are_said_at_once_each_with_what_to_write(tmp_path, capsys):
+    recipe = {
+        "base_model": "model",
+        "micro_batch_size": 2,
+        "sequence_len": 512,
+        "rl": "dpo",
+        "torch_dtype": "bfloat16",
+        "overwrite_output_dir": True,
+        "learning_rat": 1e-5,
+        "rpo_alpha": 1.0,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "has 8 options that are not known here" in said
+    for name, remedy in {
+        "base_model": "`model_name_or_path`",
+        "micro_batch_size": "`per_device_train_batch_size`",
+        "sequence_len": "`max_length`",
+        "rl": "`loss: dpo(beta=0.1)`",
+        "torch_dtype": "`dtype`",
+        "overwrite_output_dir": "Leave it out",
+        "learning_rat": "Did you mean `learning_rate`?",
+        "rpo_alpha": "sft(reduction=",
+    }.items():
+        (line,) = [line for line in said.splitlines() if line.startswith(f"  `{name}`:")]
+        assert remedy in line
+
+
+def test_what_is_said_of_foreign_options_names_options_that_exist():
+    parser = argparse.ArgumentParser()
+    add_training_arguments(parser)
+    known = set(parser.get_default("actions"))
+    for name, remedy in FOREIGN.items():
+        assert name not in known
+        for option in re.findall(r"Use `([a-z_0-9]+)", remedy) + re.findall(r"as `([a-z_]+)`", remedy):
+            assert option in known, (name, option)
+
+
+def test_a_module_that_is_not_there_cannot_be_saved(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("weights loaded"))
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_haed"], task_type="CAUSAL_LM")
+    with pytest.raises(
+        PrefalignError, match=r"names 'lm_haed', which the model does not have\. Did you mean `lm_head`"
+    ):
+        ours(tmp_path, checkpoint, {"peft_config": config}, loss="dpo(beta=0.1)")
+
+
+def test_a_model_that_nobody_can_build_is_refused(tmp_path):
+    folder = save_tiny(tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 1_000_000}))
+    with pytest.raises(PrefalignError, match=r"at most 10000 \(got 1000000\)"):
         ours(tmp_path, str(folder), loss="dpo(beta=0.1)")
