@@ -85,7 +85,8 @@ class TokenStream:
         """Raise a ParseError that points at a token (the next one), quoting the whole text."""
         place = self.peek if at is None else at
         position = place if isinstance(place, int) else place.start
-        raise ParseError(f"Malformed {self.what}: {message}.", self.text, position)
+        end = "" if message.endswith("?") else "."
+        raise ParseError(f"Malformed {self.what}: {message}{end}", self.text, position)
 
     @contextmanager
     def nested(self) -> Iterator[None]:

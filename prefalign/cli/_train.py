@@ -1,4 +1,4 @@
-"""`prefalign train --config FILE [--any-field VALUE]`: train a model on preference pairs."""
+"""`prefalign train FILE [--any-field VALUE]`: train a model on preference pairs."""
 
 from ..train import add_training_arguments as configure
 from ..train import run_training as run

@@ -58,7 +58,7 @@ def parse_reference(text: str) -> Reference:
         >>> parse_reference("checkpoint(models/sft-a)")
         Checkpoint(path='models/sft-a')
     """
-    node = read_expression(text, "a reference expression")
+    node = read_expression(text, "reference expression")
     if isinstance(node, Call) or (isinstance(node, Text) and not node.quoted):
         name = node.name if isinstance(node, Call) else node.value
         return _REFERENCES.make(text, node, unknown=f" For a model write `checkpoint({name[:60]})`.")

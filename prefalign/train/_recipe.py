@@ -61,8 +61,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     for action in options._actions:
         # What was not given stays apart from a default: the config file fills it in, and some options exclude others.
         action.default, action.required = argparse.SUPPRESS, False
-    parser.usage = "prefalign train --config FILE [--any_field VALUE ...]"
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
+    parser.usage = "prefalign train FILE [--any_field VALUE ...]"
+    parser.add_argument("file", nargs="?", metavar="FILE", help="YAML file with any of the fields below")
+    parser.add_argument("--config", metavar="FILE", help="the same, as TRL has it")
     parser._add_container_actions(options)  # what argparse does with `parents=`, for a parser that exists already
     parser.set_defaults(actions={action.dest: action for action in options._actions})
     parser.parse_known_args = _strict(parser)  # type: ignore[method-assign, assignment]
@@ -71,7 +72,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def run_training(args: argparse.Namespace) -> int:
     """Train, save, and say where things are."""
     given = {name: value for name, value in vars(args).items() if name in args.actions}
-    data, training, model = read_options(args.config, given, args.actions)
+    if args.file is not None and args.config is not None:
+        raise ConfigError(f"The config file was given twice: {args.file!r} and {args.config!r}. Leave one out.")
+    data, training, model = read_options(args.file or args.config, given, args.actions)
     from .checkpoints import alone_in, check_output_dir, find_checkpoint
 
     check_output_dir(training.output_dir)

@@ -230,7 +230,7 @@ def _primary(stream: TokenStream, arena: Arena, losses: Sequence[str]) -> int:
     if name in arena.parameters:
         return arena.add("parameter", name)
     known = (*_FUNCTIONS, *arena.parameters, *map(str.lower, losses))
-    hint = did_you_mean(token.text.lower(), known).strip().removesuffix("?")
+    hint = did_you_mean(token.text.lower(), known).strip()
     what = "a probability (w, l, rw, rl, y1, ...), a constant (beta, gamma, ...)" + (
         " or a catalogue name" * bool(losses)
     )

@@ -69,7 +69,10 @@ def test_all_unknown_options_are_said_at_once_each_with_what_to_write(tmp_path, 
         "rpo_alpha": 1.0,
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2
+    file = str(tmp_path / "recipe.yaml")
+    assert main(["train", file, "--config", file]) == 2
+    assert "was given twice" in capsys.readouterr().err
+    assert main(["train", file]) == 2
     said = capsys.readouterr().err
     assert "has 8 options that are not known here" in said
     for name, remedy in {

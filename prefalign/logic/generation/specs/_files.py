@@ -63,7 +63,7 @@ def parse_spec(text: str) -> Specification:
         Traceback (most recent call last):
         ...
         prefalign._errors.ParseError: Malformed specification: expected a loss's name, a column such as ovxo, or an \
-equation in quotes. Did you mean `uncpo`.
+equation in quotes. Did you mean `uncpo`?
             between cpo and unCPU
                             ^
     """

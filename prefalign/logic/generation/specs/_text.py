@@ -59,7 +59,7 @@ class _Reader:
         word = token.text.lower()
         if word not in _CLAUSES:
             hint = did_you_mean(word, _CLAUSES)
-            self.stream.fail(f"expected a clause (one of {', '.join(_CLAUSES)}){hint and '.' + hint[:-1]}", token)
+            self.stream.fail(f"expected a clause (one of {', '.join(_CLAUSES)}){hint and '.' + hint}", token)
         arguments = _CLAUSES[word](self)
         for name in ("atoms", "reference", "distinct"):
             if name in arguments:
@@ -93,7 +93,7 @@ class _Reader:
         known = {name.lower() for name in catalogue}
         hint = did_you_mean(token.text.lower(), known)
         self.stream.fail(
-            f"expected a loss's name, a column such as ovxo, or an equation in quotes{hint and '.' + hint[:-1]}", token
+            f"expected a loss's name, a column such as ovxo, or an equation in quotes{hint and '.' + hint}", token
         )
 
     def atoms(self) -> tuple[str, ...]:
