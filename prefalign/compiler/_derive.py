@@ -20,7 +20,7 @@ from .lowering import GroupLoss
 from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
 from .symbols import _symbols as sy
 from .symbols import is_frozen
-from .tracing import Formula, given_roles, is_policy, trace
+from .tracing import Formula, given_roles, is_policy, masks_of, trace
 
 Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | GroupLoss | Callable[..., Any]
 
@@ -97,6 +97,29 @@ def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | Rule
 
 
 def _read_code(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int = 0) -> Reading:
+    """Read, with each meaning that the parameters' names may have beside masks.
+
+    Raises:
+        DerivationError: There is no reading, or two.
+    """
+    found, errors = [], list[PrefalignError]()
+    for roles in masks_of(function) or [{}]:
+        try:
+            with given_roles(roles):
+                found.append(_read_names(function, given, name, groups))
+        except PrefalignError as error:
+            errors.append(error)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DerivationError(
+            f"The log-probabilities that `{name}` is given may be of tokens or of answers; it runs with either. "
+            'Say which: derive(function, roles={"chosen_logps": "tokens_w", …}), or "w".'
+        )
+    raise errors[0]
+
+
+def _read_names(function: Callable[..., Any], given: dict[str, Any], name: str, groups: int) -> Reading:
     """Read with hyperparameters as symbols; those on whose value the form of the code depends, as numbers."""
     formula = trace(function, given, frozenset(), groups)
     symbols = formula.expr.free_symbols

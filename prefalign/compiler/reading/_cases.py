@@ -12,20 +12,27 @@ from ..symbols import evaluate
 from ._log_linear import Form, is_live, is_unit, monomials
 
 Values = Mapping[sp.Symbol, float]
+# How far log-probabilities reach at the points of a comparison: a clamp at 20 nats is none within 3.
+_NATS = torch.tensor([3.0] * 16 + [40.0] * 8 + [300.0] * 8, dtype=torch.float64)
 
 
 def collapse(expr: sp.Expr, values: Values) -> sp.Expr:
     """`expr` without the cases whose two sides are the same function, as in a numerically careful log(1 - p)."""
-    for node in sorted(expr.atoms(sy.Select), key=sp.count_ops):
+    for node in sorted(expr.atoms(sy.Select), key=simplest):
         yes, no = (_same_form(side) for side in node.args[1:])
         if yes == no or _equal_numbers(yes, no, values):
             return collapse(expr.xreplace({node: node.args[2]}), values)
     # The cases may also agree only in the whole: m + log(exp(a - m) + exp(b - m)) with m = max(a, b).
-    for distance in {node.args[0] for node in expr.atoms(sy.Select)}:
+    for distance in sorted({node.args[0] for node in expr.atoms(sy.Select)}, key=simplest):
         yes, no = sy.assume(expr, distance, True), sy.assume(expr, distance, False)
         if _equal_numbers(yes, no, values):
             return collapse(no, values)
     return expr
+
+
+def simplest(expr: sp.Expr) -> tuple[int, str]:
+    """A key to sort by: the simplest first, and always in the same order."""
+    return int(sp.count_ops(expr)), str(expr)
 
 
 def _same_form(expr: sp.Expr) -> sp.Expr:
@@ -38,9 +45,9 @@ def _equal_numbers(a: sp.Expr, b: sp.Expr, values: Values) -> bool:
     points: dict[str, torch.Tensor] = {}
     for symbol in sorted(symbols, key=lambda s: s.name):
         base = sy.thaw(symbol) if sy.is_frozen(symbol) else symbol
-        drawn = -3 * torch.rand(16, generator=generator, dtype=torch.float64) - 0.01
+        drawn = -_NATS * torch.rand(len(_NATS), generator=generator, dtype=torch.float64) - 0.01
         if base in (sy.N_W, sy.N_L):  # lengths in either order, and equal ones
-            points[base.name] = torch.randint(1, 4, (16,), generator=generator).double()
+            points[base.name] = torch.randint(1, 4, drawn.shape, generator=generator).double()
         else:
             points[base.name] = drawn if is_live(base) else torch.full_like(drawn, float(values.get(symbol, 3)))
     try:

@@ -18,7 +18,7 @@ from ...logic import PreferenceStructure
 from ...losses import log1mexp
 from ..symbols import evaluate as value_of
 from ..symbols import holds
-from ..tracing import Quantities, evaluate, label_of, random
+from ..tracing import Quantities, evaluate, label_of, masks_of, random
 from ._reading import Reading
 
 SCALES = (0.7, 5.0, 40.0, 150.0, 2000.0)
@@ -63,7 +63,7 @@ def check(
             raise Disagreement(_mismatch(reading, q, theirs, function, given, hypers, groups, seed, scale))
         # One pair cannot tell a mean from a sum.
         ways = here if q.counts["w"].numel() > 1 else ways
-    return replace(reading, batch=(ways or [("pairs",)])[0])
+    return replace(reading, batch=(ways or [("pairs",)])[0][: len(reading.rules)])
 
 
 def _sample(
@@ -77,7 +77,10 @@ def _sample(
 ) -> tuple[Quantities, Tensor]:
     """Random pairs and what the code makes of them: several pairs, or one for code that only takes one."""
     errors: list[Exception] = []
-    for pairs, dtype in ((most, torch.float64), (1, torch.float64), (most, torch.float32)):
+    draws = [(most, torch.float64), (1, torch.float64), (most, torch.float32)]
+    if masks_of(function):  # of one pair, sums and tokens broadcast alike
+        draws.remove((1, torch.float64))
+    for pairs, dtype in draws:
         q = _draw(seed, pairs, scale, hypers, groups, dtype)
         try:
             theirs = evaluate(function, q, given)
@@ -199,7 +202,7 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
-    """Each rule's term for each pair, from the definition: weighted model counts summed over rows."""
+    """Each rule's term for each pair, from the definition: weighted model counts summed over rows; then constants."""
     names = {"W": "w", "L": "l", "RW": "rw", "RL": "rl"}
     values = {symbol: q.logps[name].double() for symbol, name in names.items()}
     values |= {"n_w": q.counts["w"].double(), "n_l": q.counts["l"].double()}
@@ -215,8 +218,11 @@ def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
         term = value_of(sp.sympify(rule.weight, strict=True), values) * value_of(rule.link.expression, inside)
         if rule.guard is not None:
             term = torch.where(holds(_in_logs(rule.guard), values), term, torch.zeros_like(term))
-        terms.append(term.expand_as(sample) if term.ndim == 0 else term)
-    return terms
+        terms.append(term)
+    for value, guard in reading.constants:
+        term = value_of(value, values)
+        terms.append(term if guard is None else torch.where(holds(_in_logs(guard), values), term, 0.0))
+    return [term.expand_as(sample) if term.ndim == 0 else term for term in terms]
 
 
 _SUMS = {sp.Symbol(name): sp.Symbol(name.upper(), real=True) for name in ("w", "l", "rw", "rl")}
@@ -268,8 +274,8 @@ def _mismatch(
     scale: float,
 ) -> str:
     if q.counts["w"].numel() > 1:
-        alone = [_sample(function, given, hypers, groups, seed + k, scale, most=1) for k in (0, 100, 200)]
-        agrees = all(_agreeing(reading, single, value, None) for single, value in alone)
+        alone = [(row, evaluate(function, row, given)) for row in q.rows()]
+        agrees = all(_agreeing(reading, row, value, None) for row, value in alone)
         if agrees and len(reading.rules) > _MOST_RULES:
             return (
                 f"For a batch of one pair the loss is the sum of {len(reading.rules)} rules, but over several pairs it "

@@ -11,6 +11,7 @@ from ..._errors import DerivationError
 from ...logic import PreferenceStructure
 from ...logic import derive as derive_structure
 from ..symbols import _symbols as sy
+from ..symbols import evaluate
 from ._log_linear import Form, at_one, atom_name, monomials
 
 MAX_COPIES = 3
@@ -89,7 +90,7 @@ def _scale(form: Form, units: Mapping[sp.Expr, sp.Expr], values: Mapping[sp.Symb
         return _positive(sums[0], values)
     policy = {a: c for a, c in form.coefficients.items() if (atom_name(a) or "r")[0] != "r"} or form.coefficients
     bare = [_by_length(c)[0] for c in policy.values()]
-    return _positive(min(bare, key=lambda c: abs(_number(c, values))), values)
+    return _positive(min(bare, key=lambda c: abs(number_at(c, values))), values)
 
 
 def _by_length(c: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
@@ -100,16 +101,20 @@ def _by_length(c: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     return parts
 
 
-def _number(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
-    return float(c.subs({s: values.get(s, 1) for s in c.free_symbols}))
+def number_at(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
+    """A factor's number: at the hyperparameters' values, answers of one token, and log-probabilities of -1."""
+    if c.is_Rational:
+        return float(c)
+    ready = c.subs({s: values.get(s, -1 if sy.is_frozen(s) or s in sy.LOGPS.values() else 1) for s in c.free_symbols})
+    return float(evaluate(ready, {}))
 
 
 def _sign(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> int:
-    return 1 if _number(c, values) > 0 else -1
+    return 1 if number_at(c, values) > 0 else -1
 
 
 def _positive(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> sp.Expr:
-    return c if _number(c, values) > 0 else -c
+    return c if number_at(c, values) > 0 else -c
 
 
 def _power(
@@ -135,7 +140,9 @@ def _power(
             _mean(meanings, f"{name}{k}", unit * symbol)
             product *= sp.Symbol(f"{name}{k}")
         return product
-    if _number(power, values) <= 1:
+    if any(sy.is_frozen(s) for s in power.free_symbols):
+        raise DerivationError(f"`{name}` stands with a power that is detached, {power}: no proposition.")
+    if number_at(power, values) <= 1:
         raise DerivationError(
             f"`{name}` stands with the power {power}, less than another probability's: no proposition."
         )

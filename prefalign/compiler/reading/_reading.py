@@ -13,7 +13,7 @@ from ..symbols import _symbols as sy
 from ._cases import Values
 from ._log_linear import is_live, linear
 from ._log_ratio import Core, core_of
-from ._rules import Part
+from ._rules import Constant, Part, is_constant
 
 # Under the rules of a sum, in line with them.
 _NEXT = "\n  "
@@ -31,12 +31,14 @@ class Reading(RuleSet):
         batch: How one value per pair becomes the number that is minimised: "pairs" (the code returns one value each),
             "mean", "sum", or for each rule one of "mean", "sum", "token mean".
         notes: What else was noticed, one sentence each.
+        constants: What the loss adds where no rule is: (a value, where), None for everywhere.
     """
 
     meanings: tuple[Mapping[str, sp.Expr], ...] = ()
     hyperparameters: Mapping[str, float] = field(default_factory=dict)
     batch: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    constants: tuple[tuple[sp.Basic, sp.Basic | None], ...] = ()
 
     __hash__ = RuleSet.__hash__
 
@@ -62,7 +64,14 @@ class Reading(RuleSet):
             for name in rule.structure.reduced.atoms
         }
         read_with = [f"Read with {self.values}."] if self.hyperparameters else []
-        return (*sorted(atoms), *read_with, *_batch(self.batch), *self.notes)
+        return (*sorted(atoms), *read_with, *_batch(self.batch), *self._unlearned, *self.notes)
+
+    @property
+    def _unlearned(self) -> list[str]:
+        return [
+            f"{'Everywhere' if guard is None else f'Where {guard},'} the loss has the constant {value}: no rule."
+            for value, guard in self.constants
+        ]
 
     def page(self) -> str:
         """Everything on one page of text: each rule's formula, structure, link and atoms, then the notes."""
@@ -83,7 +92,7 @@ class Reading(RuleSet):
             lines += [f"  {name:<8} {_atom(name, meanings[name])}" for name in s.reduced.atoms]
         if self.hyperparameters:
             lines += ["", f"With {self.values}"]
-        lines += ["", *_batch(self.batch), *self.notes]
+        lines += ["", *_batch(self.batch), *self._unlearned, *self.notes]
         return "\n".join(lines)
 
 
@@ -147,22 +156,29 @@ def _select(distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr:
 
 
 def reading(
-    parts: list[Part], values: Values, name: str, hyperparameters: Mapping[str, float], batch: tuple[str, ...] = ()
+    found: list[Part | Constant],
+    values: Values,
+    name: str,
+    hyperparameters: Mapping[str, float],
+    batch: tuple[str, ...] = (),
 ) -> Reading:
     """The Reading of what `read` found."""
+    parts = [part for part in found if isinstance(part, Part)]
+    still = [part for part in found if isinstance(part, Constant)]
     rules = tuple(
         Rule(part.structure, _link(part), _factor(part.weight), _guard(part.guards, values)) for part in parts
     )
     used = {s.name for part in parts for e in (part.link, part.weight) for s in e.free_symbols}
     used |= {s.name for part in parts for e in part.core.meanings.values() for s in e.free_symbols}
-    used |= {s.name for part in parts for d, _ in part.guards for s in d.free_symbols}
+    used |= {s.name for part in found for d, _ in part.guards for s in d.free_symbols}
+    used |= {s.name for part in still for s in part.value.free_symbols}
     return Reading(
         rules,
         name,
         tuple({name: _written(part.core.meanings[name]) for name in part.structure.reduced.atoms} for part in parts),
         {k: v for k, v in hyperparameters.items() if k in used},
-        batch,
-        tuple(_notes(parts)),
+        notes=tuple(_notes(parts)),
+        constants=tuple((plain(part.value), _guard(part.guards, values)) for part in still),
     )
 
 
@@ -174,7 +190,7 @@ def _written(logp: sp.Expr) -> sp.Expr:
 def _factor(weight: sp.Expr) -> sp.Basic:
     """A weight as it is printed: of a negative hyperparameter, its absolute value."""
     shown = plain(weight)
-    known = not any(sy.is_frozen(s) for s in weight.free_symbols)
+    known = is_constant(weight)
     return sp.Abs(shown) if known and shown.free_symbols and shown.could_extract_minus_sign() else shown
 
 

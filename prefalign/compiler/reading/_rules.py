@@ -11,9 +11,9 @@ from ..._errors import DerivationError, PrefalignError
 from ...logic import Direction, PreferenceStructure
 from ..symbols import _symbols as sy
 from ..symbols import evaluate
-from ._cases import Values, collapse, soften, split_pairs
-from ._log_linear import Form, is_live, linear
-from ._log_ratio import Core, core_of
+from ._cases import Values, collapse, simplest, soften, split_pairs
+from ._log_linear import Form, atom_name, is_live, linear
+from ._log_ratio import Core, core_of, number_at
 
 RHO = sp.Symbol("rho", real=True)
 MAX_GUARDS = 6
@@ -40,8 +40,8 @@ class Part:
     guards: tuple[tuple[sp.Expr, bool], ...] = ()
 
 
-def read(expr: sp.Expr, values: Values) -> list[Part]:
-    """The parts of a loss.
+def read(expr: sp.Expr, values: Values) -> list[Part | Constant]:
+    """The parts of a loss, at least one of them a rule's.
 
     Args:
         expr: As traced.
@@ -54,30 +54,49 @@ def read(expr: sp.Expr, values: Values) -> list[Part]:
     errors: list[PrefalignError] = []
     for prepare in (soften, split_pairs):
         try:
-            parts = _guarded(prepare(expr), values, 0)
-            if parts:
-                return parts
-            raise DerivationError("The loss does not depend on the log-probabilities: it is 0 for all of them.")
+            return _with_a_rule(_guarded(prepare(expr), values, 0))
         except PrefalignError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part]:
+@dataclass(frozen=True)
+class Constant:
+    """What a loss adds without teaching the policy anything: a number, or the reference's values.
+
+    Args:
+        value: In the traced symbols, without the policy's log-probabilities, or with detached ones alone.
+        guards: As in `Part`.
+    """
+
+    value: sp.Expr
+    guards: tuple[tuple[sp.Expr, bool], ...] = ()
+
+
+def _with_a_rule(found: list[Part | Constant]) -> list[Part | Constant]:
+    still = [part.value for part in found if isinstance(part, Constant)]
+    if len(still) < len(found):
+        return found
+    values = {value.replace(sy.LogSigmoid, lambda x: -sp.log(1 + sp.exp(-x))) for value in still}
+    shown = " or ".join(sorted(map(str, values))) or "0"
+    raise DerivationError(f"The loss does not depend on the log-probabilities: it is {shown} for all of them.")
+
+
+def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part | Constant]:
     """The parts of `expr`, none where it is 0; where necessary one set of them on each side of a condition."""
     if expr == 0:
         return []
     try:
         return _flat(expr, values)
     except DerivationError:
-        distances = sorted({node.args[0] for node in expr.atoms(sy.Select)}, key=sp.count_ops)
+        distances = sorted({node.args[0] for node in expr.atoms(sy.Select)}, key=simplest)
         if not distances or depth >= MAX_GUARDS:
             raise
     # The simplest condition first; the others may then decide themselves.
     distance = distances[0]
     holds, fails = (_guarded(sy.assume(expr, distance, side), values, depth + 1) for side in (True, False))
     both = [part for part in holds if any(_same(part, other) for other in fails)]
-    parts = list(both)
+    parts = [*both]
     for side, found in ((True, holds), (False, fails)):
         for part in found:
             if not any(_same(part, other) for other in both):
@@ -85,7 +104,9 @@ def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part]:
     return parts
 
 
-def _same(a: Part, b: Part) -> bool:
+def _same(a: Part | Constant, b: Part | Constant) -> bool:
+    if isinstance(a, Constant) or isinstance(b, Constant):
+        return a == b
     keys = [(p.structure, p.link, p.weight, p.guards, dict(p.core.meanings)) for p in (a, b)]
     return keys[0] == keys[1]
 
@@ -103,7 +124,7 @@ def _terms(expr: sp.Expr) -> list[sp.Expr]:
     return [expr]
 
 
-def _flat(expr: sp.Expr, values: Values) -> list[Part]:
+def _flat(expr: sp.Expr, values: Values) -> list[Part | Constant]:
     bag = _Cores()
     straight, bent = Form(), []
     for term in _terms(expr):
@@ -116,7 +137,7 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
     straight = Form(straight.coefficients)
     groups: dict[int, list[sp.Expr]] = {}
     for term in bent:
-        used = [i for i, symbol in enumerate(bag.symbols) if symbol in term.free_symbols]
+        term, used = bag.cores_of(term)
         if len(used) != 1:
             raise DerivationError(_mixed(term, [bag.forms[i] for i in used]))
         groups.setdefault(used[0], []).append(term)
@@ -133,11 +154,10 @@ def _flat(expr: sp.Expr, values: Values) -> list[Part]:
     parts.sort(key=lambda part: "w" not in part.core.meanings)
     constant = sp.simplify(constant) if constant != 0 else constant
     if not parts:
-        known = constant.replace(sy.LogSigmoid, lambda x: -sp.log(1 + sp.exp(-x)))
-        raise DerivationError(f"The loss does not depend on the log-probabilities: it is {known} for all of them.")
+        return [Constant(constant)] if constant != 0 else []
     if constant != 0:
         parts[0] = replace(parts[0], link=parts[0].link + constant / parts[0].weight)
-    return parts
+    return [*parts]
 
 
 def _spanned(straight: Form, forms: dict[int, Form]) -> dict[int, sp.Expr]:
@@ -171,7 +191,15 @@ def _mixed(term: sp.Expr, forms: list[Form]) -> str:
 
 
 def _show(form: Form) -> str:
-    return str(sp.Add(*(c * a for a, c in form.coefficients.items())))
+    return str(_written(form))
+
+
+def _written(form: Form) -> sp.Expr:
+    return sp.Add(*(c * a for a, c in form.coefficients.items()))
+
+
+def _of_policy(form: Form) -> bool:
+    return any(not is_reference(s) for a in form.coefficients for s in a.free_symbols if atom_name(s))
 
 
 class _Cores:
@@ -201,6 +229,16 @@ class _Cores:
             raise DerivationError(f"`{expr}` has no reading.")
         return expr.func(*map(self.abstract, expr.args))
 
+    def cores_of(self, term: sp.Expr) -> tuple[sp.Expr, list[int]]:
+        """The log ratios in a term; those of the reference alone, beside one of the policy, are put back as values."""
+        used = [i for i, symbol in enumerate(self.symbols) if symbol in term.free_symbols]
+        policy = [i for i in used if _of_policy(self.forms[i])]
+        asked = {symbol for node in term.atoms(sy.Select) for symbol in node.args[0].free_symbols}
+        if len(policy) != 1 or any(self.symbols[i] in asked for i in used if i not in policy):
+            return term, used  # a condition on the reference is a guard
+        back = {self.symbols[i]: _written(self.forms[i]) for i in used if i not in policy}
+        return term.xreplace(back), policy
+
     def _core(self, form: Form) -> sp.Expr:
         if not form.coefficients:
             return form.constant
@@ -218,7 +256,7 @@ def _part(form: Form, symbol: sp.Symbol, terms: list[sp.Expr], values: Values) -
     core = core_of(form, values)
     link = sp.Add(*terms).xreplace({symbol: core.scale * RHO})
     down = _direction(link, values)
-    if down == 1 or (not down and _number(_leading(form), values) < 0):
+    if down == 1 or (not down and number_at(_leading(form), values) < 0):
         core = core_of(form.scaled(-sp.S.One), values)
         link = link.xreplace({RHO: -RHO})
     weight, link = _weight(link, values)
@@ -235,11 +273,6 @@ def _leading(form: Form) -> sp.Expr:
         if symbol in form.coefficients:
             return sign * form.coefficients[symbol]
     return sp.S.One
-
-
-def _number(c: sp.Expr, values: Values) -> float:
-    ready = c.subs({s: values.get(s, 1) for s in c.free_symbols})
-    return float(evaluate(ready, {}))
 
 
 def _direction(link: sp.Expr, values: Values) -> int | None:
@@ -260,6 +293,7 @@ def _direction_at(link: sp.Expr, values: Values, detached: tuple[float, float], 
     span = torch.logspace(-3, 3, 200, dtype=torch.float64)
     grid = torch.cat([-span.flip(0), torch.zeros(1, dtype=torch.float64), span])
     points = {s.name: torch.full_like(grid, values.get(s, 1.0)) for s in link.free_symbols}
+    points |= {s.name: torch.full_like(grid, detached[s is sy.RL]) for s in (sy.RW, sy.RL)}
     points |= {sy.N_W.name: torch.full_like(grid, lengths[0]), sy.N_L.name: torch.full_like(grid, lengths[1])}
     for symbol in link.free_symbols:
         if sy.is_frozen(symbol):
@@ -275,11 +309,29 @@ def _direction_at(link: sp.Expr, values: Values, detached: tuple[float, float], 
 
 def _sign_unknown(weight: sp.Expr) -> bool:
     """Whether a weight with detached quantities or lengths may be of either sign."""
-    if not any(sy.is_frozen(s) or s in (sy.N_W, sy.N_L) for s in weight.free_symbols):
+    if is_constant(weight):
         return False  # its value is known
-    signed = weight.replace(sy.Sigmoid, lambda x: sp.Dummy(positive=True))
+    signed = weight.replace(sy.Select, _of_one_sign).replace(sy.Sigmoid, lambda x: sp.Dummy(positive=True))
     signed = signed.replace(sy.LogSigmoid, lambda x: sp.Dummy(negative=True))
     return not (signed.is_nonnegative or signed.is_nonpositive)
+
+
+def is_reference(symbol: sp.Symbol) -> bool:
+    """Whether a symbol is one of the reference's log-probabilities."""
+    return symbol in (sy.RW, sy.RL)
+
+
+def is_constant(weight: sp.Expr) -> bool:
+    """Whether a weight is one number for all pairs."""
+    return not any(sy.is_frozen(s) or s in (sy.N_W, sy.N_L, sy.RW, sy.RL) for s in weight.free_symbols)
+
+
+def _of_one_sign(distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr:
+    """A stand-in for a case distinction, with the sign that both sides have."""
+    for sign in ("nonnegative", "nonpositive"):
+        if getattr(yes, f"is_{sign}") and getattr(no, f"is_{sign}"):
+            return sp.Dummy(**{sign: True})
+    return sp.Dummy(real=True)
 
 
 def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
@@ -289,8 +341,7 @@ def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
         # Constants that the code computed (log 0.01) have no readable common factor.
         link = factored if all(r.q < 10**6 for r in factored.atoms(sp.Rational)) else link
     weight, rest = link.as_independent(RHO, as_Add=False)
-    frozen = [s for s in weight.free_symbols if sy.is_frozen(s)]
-    negative = weight.could_extract_minus_sign() if frozen else _number(weight, values) < 0
+    negative = number_at(weight, values) < 0 if is_constant(weight) else weight.could_extract_minus_sign()
     return (-weight, -rest) if negative else (weight, rest)
 
 

@@ -36,6 +36,9 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
             return reduce(torch.add, map(go, e.args))
         if e.is_Mul:
             return reduce(torch.mul, map(go, e.args))
+        if e.is_Pow and e.args[1].is_negative and _plus_exp(e.args[0]) is not None:
+            # 1 / (1 + exp(z)): the logistic function, whose gradient stays finite where exp(z) does not.
+            return torch.exp(go(e.args[1]) * functional.softplus(go(_plus_exp(e.args[0]))))
         if e.is_Pow and not isinstance(e, sp.exp):
             return go(e.args[0]) ** (int(e.args[1]) if e.args[1].is_Integer else go(e.args[1]))
         if isinstance(e, sp.exp):
@@ -76,6 +79,12 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
         return torch.log(go(x))
 
     return go(expr)
+
+
+def _plus_exp(x: sp.Basic) -> sp.Expr | None:
+    """z where x is 1 + exp(z)."""
+    one, rest = x.as_coeff_Add()
+    return rest.args[0] if one == 1 and isinstance(rest, sp.exp) else None
 
 
 def holds(condition: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """From code to expressions: a loss function runs on symbolic tensors."""
 
+from ._inputs import masks_of as masks_of
 from ._quantities import Quantities as Quantities
 from ._quantities import random as random
 from ._roles import given_roles as given_roles

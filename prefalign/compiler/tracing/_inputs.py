@@ -17,7 +17,7 @@ from ...logic import PreferenceStructure
 from ...losses import Loss, PairLogps, WeightedSum
 from ..lowering import Tape
 from ._quantities import SPREAD, Quantities, Tokens, tokens
-from ._roles import Role, given_roles, guess, holds_logps, role_of, roles_by_letter, words_of
+from ._roles import Role, given_roles, guess, holds_logps, role_of, roles_by_letter, roles_by_masks, words_of
 from ._tensor import SymFloat
 
 SPREAD |= {"rw": sp.Symbol("spread_rw", real=True), "rl": sp.Symbol("spread_rl", real=True)}
@@ -69,6 +69,14 @@ class Lookup(dict[str, Any]):
 def takes_tokens(function: Callable[..., Any]) -> bool:
     """Whether the code is given single tokens, whose numbers then show in its formula."""
     return bool({Tokens, Quantities} & {hint for hint in _hints(function).values() if isinstance(hint, type)})
+
+
+def masks_of(function: Callable[..., Any]) -> list[dict[str, str]]:
+    """What the parameters' names may mean beside masks of tokens; nothing where there are none."""
+    try:
+        return roles_by_masks(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def arguments(function: Callable[..., Any], quantities: Quantities, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def _bce_with_logits(
 def _bce(
     x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> SymTensor:
+    sy.leave_out("torch keeps the logarithms of a binary cross-entropy above -100")
     loss = elementwise(lambda p, t: -t * sy.log(p) - (1 - t) * sy.log(1 - p), x, target)
     return _reduce(loss if weight is None else OPS["mul"](loss, weight), reduction)
 

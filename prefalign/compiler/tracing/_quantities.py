@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...losses import PairLogps
 from ..symbols import _symbols as sy
 from ._roles import Kind, holds_logps, role_of
-from ._tensor import SymTensor, wrap
+from ._tensor import TRACE, SymTensor, wrap
 
 TOKENS = {"w": 7, "l": 11}  # primes, so that a mean over tokens shows as a denominator
 
@@ -53,10 +53,31 @@ class Quantities:
 
     def _of_side(self, kind: Kind, side: str, model: str) -> Tensor:
         logp, count = self.logps[model + side], self.counts[side]
+        if kind in ("tokens", "mask"):
+            return self._of_tokens(kind, side, self.token_logps[model + side])
         if kind == "index":
             return torch.arange(len(logp)) + (0 if side == "w" else len(logp))
         made = {"count": lambda: count, "ratio": lambda: logp - self.logps["r" + side], "prob": logp.exp}
         return made.get(kind, lambda: logp / count if kind == "mean" else logp)()
+
+    def _of_tokens(self, kind: Kind, side: str, logps: Tensor) -> Tensor:
+        known = isinstance(logps, SymTensor)
+        if known:
+            TRACE.get().tokens = True
+        if kind == "tokens":
+            return logps
+        counts = torch.tensor([TOKENS[side]]) if known else self.counts[side]
+        return (torch.arange(logps.shape[1])[None, :] < counts[:, None]).long()
+
+    def rows(self) -> Iterator[Quantities]:
+        """Each pair alone."""
+        for i in range(len(self.counts["w"])):
+            one, tokens, given = (
+                {name: value[i : i + 1].detach().requires_grad_(value.requires_grad) for name, value in part.items()}
+                for part in (self.counts, self.token_logps, self.logps)
+            )
+            logps = {name: tokens[name].sum(1) if name in tokens else value for name, value in given.items()}
+            yield Quantities(logps, one, tokens, self.hypers)
 
     def pair_logps(self) -> PairLogps:
         """The library's own batch of pairs."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..._errors import DerivationError
 
-Kind = Literal["logp", "mean", "prob", "ratio", "count", "index"]
+Kind = Literal["logp", "mean", "prob", "ratio", "count", "index", "tokens", "mask"]
 
 _REFERENCE = {"ref", "reference", "old", "base", "sft"}
 _CHOSEN = {
@@ -71,7 +71,8 @@ class Role:
 
     Args:
         kind: A summed log-probability, its mean over tokens, the probability, the policy's log ratio to the reference
-            (without a side: of chosen to rejected), a token count, or the places of one side in a joined batch.
+            (without a side: of chosen to rejected), a token count, the places of one side in a joined batch, the
+            log-probabilities of single tokens, shape (pairs, tokens), or the mask of those that count.
         side: "w", "l", or "" for both sides joined, the chosen ones first.
         reference: Whether it is the reference's.
     """
@@ -86,6 +87,9 @@ ROLES = {
     **{side: Role("logp", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
     **{f"mean_{side}": Role("mean", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
     **{f"prob_{side}": Role("prob", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
+    **{f"tokens_{side}": Role("tokens", side[-1], len(side) > 1) for side in ("w", "l", "rw", "rl")},  # type: ignore[arg-type]
+    "mask_w": Role("mask", "w", False),
+    "mask_l": Role("mask", "l", False),
     "ratio_w": Role("ratio", "w", False),
     "ratio_l": Role("ratio", "l", False),
     "n_w": Role("count", "w", False),
@@ -111,7 +115,7 @@ def given_roles(roles: Mapping[str, str]) -> Iterator[None]:
             raise DerivationError(
                 f"The role of `{name}` must be one of {', '.join(ROLES)} (got {role!r}): the policy's log-probability "
                 "of the chosen and of the rejected answer, the reference's, their means over tokens, probabilities, "
-                "log ratios, token counts, or both answers joined."
+                "log-probabilities of single tokens and their masks, log ratios, token counts, or both answers joined."
             )
     token = _GIVEN.set({name: ROLES[role] for name, role in roles.items()} | dict(_GIVEN.get() or {}))
     try:
@@ -129,6 +133,33 @@ def roles_by_letter(names: Iterable[str]) -> dict[str, str]:
         if (words := words_of(name)) & _LOGP and (stray := set(words - _KNOWN)) <= set(letters) and len(stray) == 1
     }
     return found if set(found.values()) == set(letters.values()) else {}
+
+
+_OF_TOKENS = {"token", "tokens", "tok", "per"}
+_OF_MASK = _OF_TOKENS | {"mask", "masks", "loss", "attention", "response", "completion", "answer"}
+
+
+def roles_by_masks(names: Iterable[str]) -> list[dict[str, str]]:
+    """What names may mean beside `chosen_mask` and `rejected_mask`: one map of roles for each possibility.
+
+    `chosen_token_logps` is of tokens then; `chosen_logps` may be that, or the sum beside a mask that is only counted.
+    """
+    masks, tokens, sums = dict[str, str](), dict[str, str](), dict[str, str]()
+    for name in names:
+        words = words_of(name)
+        sides = [side for side, known in (("w", _CHOSEN), ("l", _REJECTED)) if words & known]
+        if len(sides) != 1 or re.search(r"\d", name):
+            continue
+        rest = words - _CHOSEN - _REJECTED
+        if rest & {"mask", "masks"} and rest <= _OF_MASK:
+            masks[name] = f"mask_{sides[0]}"
+        elif rest & _LOGP and rest - _OF_TOKENS <= _LOGP | _POLICY | _REFERENCE | _NEUTRAL:
+            role = f"tokens_{'r' if rest & _REFERENCE else ''}{sides[0]}"
+            (tokens if rest & _OF_TOKENS else sums)[name] = role
+    masked = {role[-1] for role in masks.values()}
+    if not {role[-1] for role in (tokens | sums).values()} <= masked or not masked:
+        return []
+    return [masks | tokens | sums, masks | tokens] if sums else [masks | tokens]
 
 
 def guess(name: str) -> str:
@@ -169,8 +200,8 @@ def _by_words(name: str) -> Role | None:
     if glued and not words & _OTHER:
         return Role("logp", "w" if glued[-1] == "w" else "l", glued[0] == "r")
     explicit = bool(words & _LOGP or (words & _PROB and "log" in words))
-    # A word that is not known may say that it is something else: `chosen_logp_var`, `logp_minus_ref`.
-    if words & _OTHER or words - _KNOWN:
+    # A word that is not known may say that it is something else: `chosen_logp_var`, `logp_minus_ref`, `logp_2`.
+    if words & _OTHER or words - _KNOWN or re.search(r"\d", name):
         return None
     if explicit and words & (_COUNT | _NORMALISED | {"token"}) and not words & _MEAN:
         return None  # of single tokens, or per token, or how many: the name does not say

@@ -35,17 +35,15 @@ class Trace:
         opaque: Hidden values, each with the reason why it has no formula.
         stand_in: What a tensor that is turned into a Python number comes to.
         numbers: How often that was asked for.
+        tokens: Whether the code was given single tokens, whose numbers then show in its formula.
     """
 
     decisions: list[bool] = field(default_factory=list)
     path: list[tuple[sp.Expr, bool]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    tokens: set[sp.Symbol] = field(default_factory=set)
-
     opaque: dict[sp.Symbol, str] = field(default_factory=dict)
-
     stand_in: float = math.nan
     numbers: int = 0
+    tokens: bool = False
 
     def as_number(self) -> float:
         """What stands for a log-probability that the code turns into a Python number, often for a log alone."""
@@ -235,7 +233,7 @@ def _holds_symbol(values: Any) -> bool:
 
 def call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """One torch call on symbolic tensors."""
-    name = getattr(func, "__name__", str(func))
+    name = getattr(func, "__name__", str(func)).removeprefix("special_")
     if name in {"__get__", "__set__"}:
         return _attribute(func, name, args)
     if name not in OPS:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..._errors import DerivationError, PrefalignError
 from ..symbols import _symbols as sy
-from . import _elementwise, _losses, _shapes  # noqa: F401  (they fill the table of operations)
+from . import _elementwise, _losses, _products, _shapes  # noqa: F401  (they fill the table of operations)
 from ._inputs import arguments, takes_tokens
 from ._quantities import SPREAD, TOKENS, Quantities, symbolic
 from ._tensor import TRACE, SymFloat, SymTensor, Trace, Tracing, autograd_functions_traced
@@ -40,10 +40,12 @@ class Hypers:
 
     Args:
         plain: Names that the run must treat as their numbers.
+        tokens: Whether the code was given single tokens.
     """
 
     plain: frozenset[str] = frozenset()
     values: dict[str, float] = field(default_factory=dict)
+    tokens: bool = False
 
     def __call__(self, name: str, value: float) -> float:
         # A hyperparameter at exactly 0 is a feature that is switched off: its terms are not there.
@@ -96,7 +98,8 @@ def trace(function: Callable[..., Any], given: Mapping[str, Any], plain: frozens
             "single pair has a formula."
         )
     expr = _name_logs(expr, hypers.values)
-    return Formula(_count_tokens(expr) if takes_tokens(function) else expr, dict(hypers.values), tuple(guards))
+    of_tokens = hypers.tokens or takes_tokens(function)
+    return Formula(_count_tokens(expr) if of_tokens else expr, dict(hypers.values), tuple(guards))
 
 
 def _paths(
@@ -106,6 +109,7 @@ def _paths(
         raise DerivationError(f"More than {MAX_PATHS} conditions on the data: the code's branches cannot all be read.")
     run = Trace(decisions)
     expr = _run(function, given, hypers, run, groups)
+    hypers.tokens = hypers.tokens or run.tokens
     if run.numbers:
         _check_numbers(function, given, hypers, run, groups, expr)
     # Each question that this run answered by itself has another answer, to be tried from there on.
