@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ._arguments import LOSS_HELP, add_roles, read_loss, read_roles
+
+if TYPE_CHECKING:
+    from ..logic import AnyRule, PreferenceStructure
 
 # Truth tables over more atoms than this are no help on a terminal.
 _TABLE_ATOMS = 4
@@ -22,44 +27,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Derive and print."""
-    from ..logic import PreferenceStructure, Rule, RuleSet, catalogue, describe
+    from ..logic import PreferenceStructure, Rule, RuleSet, catalogue
 
     # A name or code brings links and weights; a bare equation says nothing of a link.
     loss, entry = read_loss(args.loss, read_roles(args.roles)), catalogue.get(args.loss)
     bare = isinstance(loss, PreferenceStructure)
     rules = (Rule(loss),) if isinstance(loss, PreferenceStructure) else loss.rules
     if args.reference:
-        rules = tuple(Rule(rule.structure.with_reference(), rule.link, rule.weight, rule.guard) for rule in rules)
+        rules = tuple(map(_with_reference, rules))
     if args.json:
-        described = [
-            describe(rule.structure)
-            | ({} if bare else {"link": str(rule.link), "weight": str(rule.weight)})
-            | ({} if rule.guard is None else {"guard": str(rule.guard)})
-            for rule in rules
-        ]
+        described = [_described(rule, bare) for rule in rules]
         head = {} if entry is None else {"name": entry.name, "paper": entry.paper, "note": entry.note}
         print(json.dumps({"loss": args.loss, **head, "rules": described}, ensure_ascii=False, indent=2))
         return 0
     if args.latex:
-        for rule in rules:
+        for structure in (structure for rule in rules for structure in rule.structures):
             for name in ("P", "P_C", "P_A"):
-                print(f"{name} = {getattr(rule.structure, name).latex}")
+                print(f"{name} = {getattr(structure, name).latex}")
         return 0
     if entry is not None:
         print(f"{entry.name} ({entry.paper})\n")
     for number, rule in enumerate(rules):
         if len(rules) > 1 or not bare:
             print(f"{'rule ' + str(number + 1) + ': ' if len(rules) > 1 else ''}{RuleSet((rule,))}")
-        print(_page(rule.structure), end="\n\n" if number + 1 < len(rules) else "\n")
+        print("\n\n".join(map(_page, rule.structures)), end="\n\n" if number + 1 < len(rules) else "\n")
     if entry is not None and entry.note:
         print(f"\nNote: {entry.note}.")
     return 0
 
 
-def _page(structure: object) -> str:
-    from ..logic import PreferenceStructure, catalogue, show
+def _with_reference(rule: AnyRule) -> AnyRule:
+    from ..logic import Rule
 
-    assert isinstance(structure, PreferenceStructure)
+    if isinstance(rule, Rule):
+        return replace(rule, structure=rule.structure.with_reference())
+    return replace(rule, first=rule.first.with_reference(), second=rule.second.with_reference())
+
+
+def _described(rule: AnyRule, bare: bool) -> dict[str, object]:
+    from ..logic import Rule, describe
+
+    said: dict[str, object] = (
+        describe(rule.structure)
+        if isinstance(rule, Rule)
+        else {"first": describe(rule.first), "second": describe(rule.second), "inner": str(rule.inner)}
+    )
+    link = {} if bare else {"link": str(rule.link), "weight": str(rule.weight)}
+    return said | link | ({} if rule.guard is None else {"guard": str(rule.guard)})
+
+
+def _page(structure: PreferenceStructure) -> str:
+    from ..logic import catalogue, show
+
     name = catalogue.name_of(structure)
     facts = {
         "P": structure.P,

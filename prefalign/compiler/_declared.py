@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import sympy as sp
 
-from ..logic import LINKS, Link, PreferenceStructure, Rule, original, same_ratio
+from ..logic import LINKS, Link, PreferenceStructure, Rule, TwoRatioRule, original, same_ratio
 from ..losses import Loss, WeightedSum
 from .lowering import GroupLoss, LogicLoss
 from .reading import Reading
@@ -40,6 +40,8 @@ def with_declared(found: Reading, loss: object) -> Reading:
     parts = [*compiled_parts(loss)]
     rules, meanings = list(found.rules), list(found.meanings)
     for i, rule in enumerate(rules):
+        if isinstance(rule, TwoRatioRule):
+            continue
         fitting = [new for part in parts if (new := _as_declared(rule, meanings[i], part)) is not None]
         if fitting and all(new[0] == fitting[0][0] for new in fitting):
             rules[i], meanings[i] = fitting[0]

@@ -40,14 +40,14 @@ def introduce(path: str, loss: Loss, noisy: Dataset, heldout: Dataset, data: Pat
 def _logic(loss: Loss) -> str:
     """The rules that the loss's own code compiles to."""
     from ..compiler import derive
-    from ..logic import RuleSet
+    from ..logic import Rule, RuleSet
 
     try:
         reading = derive(loss)
     except DerivationError as error:
         return f"no reading as rules: {error}"
     rules = reading.rules if isinstance(reading, RuleSet) else ()
-    read = "  and  ".join(str(rule.structure.P) for rule in rules)
+    read = "  and  ".join(str(rule.structure.P) if isinstance(rule, Rule) else str(rule) for rule in rules)
     return f"{read}    (read off the loss's code; M: the model finds it valid, R: the reference does)"
 
 

@@ -25,11 +25,16 @@ from .named._catalogue import catalogue as catalogue
 from .named._read import as_rules as as_rules
 from .named._read import derive as derive
 from .polynomials._counts import show as show
-from .structures._rules import LINKS as LINKS
-from .structures._rules import Direction as Direction
-from .structures._rules import Link as Link
+from .structures._links import LINKS as LINKS
+from .structures._links import Course as Course
+from .structures._links import Direction as Direction
+from .structures._links import Inner as Inner
+from .structures._links import Link as Link
+from .structures._links import named_inner as named_inner
+from .structures._rules import AnyRule as AnyRule
 from .structures._rules import Rule as Rule
 from .structures._rules import RuleSet as RuleSet
+from .structures._rules import TwoRatioRule as TwoRatioRule
 from .structures._structure import PreferenceStructure as PreferenceStructure
 from .tables import original as original
 
@@ -102,6 +107,7 @@ __all__ = [
     "Entry",
     "Explanation",
     "Formula",
+    "Inner",
     "Known",
     "Lattice",
     "Link",
@@ -110,6 +116,7 @@ __all__ = [
     "RuleSet",
     "Spec",
     "Specification",
+    "TwoRatioRule",
     "as_rules",
     "at_least",
     "at_most",

@@ -9,7 +9,7 @@ from pathlib import Path
 from prefalign import derive
 from prefalign._errors import DerivationError
 from prefalign.compiler import Reading
-from prefalign.logic import catalogue
+from prefalign.logic import AnyRule, Rule, catalogue
 
 from .public import LIGER, PUBLIC, Public
 
@@ -23,7 +23,8 @@ liger-kernel {liger} (its chunked losses of pairs, and KTO's; its `ipo` raises t
 
 ρ is the log ratio in the column before it, in nats. A link *decreases* in ρ or *turns*; preference entailment orders
 losses only under one decreasing link. Where a loss has several rows it is a sum of rules. "per token" marks
-probabilities that are means over tokens, π^(1/|y|). A symbol with ° is detached.
+probabilities that are means over tokens, π^(1/|y|). A symbol with ° is detached. A loss of two ratios is
+f(g(ρ₁) - g(ρ₂)): its link's ρ is that difference, and no single ratio is behind it.
 
 {counts}
 
@@ -93,14 +94,20 @@ def _rows(public: Public, reading: Reading) -> list[str]:
         cells = [
             *first,
             "" if rule.weight == 1 else f"`{rule.weight}`",
-            f"`{rule.structure.ratio}`",
-            catalogue.name_of(rule.structure) or "",
+            " and ".join(f"`{structure.ratio}`" for structure in rule.structures),
+            _of(rule),
             f"`{rule.link.expression}`",
             rule.link.direction,
             ", ".join(where),
         ]
         rows.append("| " + " | ".join(map(_cell, cells)) + " |")
     return rows
+
+
+def _of(rule: AnyRule) -> str:
+    if isinstance(rule, Rule):
+        return catalogue.name_of(rule.structure) or ""
+    return f"two ratios, g = `{rule.inner}`: {rule.inner.name}"
 
 
 def _cell(text: str) -> str:

@@ -75,7 +75,15 @@ def _term(rule, meaning, hypers, row, held):
         inside = values | {atom: mpmath.exp(value) for atom, value in sums.items()}
         if not _condition(rule.guard, inside):
             return mpmath.mpf(0)
-    structure = rule.structure.reduced
+    ratios = [_log_ratio(structure.reduced, probability) for structure in rule.structures]
+    if len(ratios) == 2:
+        first, second = (_number(rule.inner.expression, values | {"rho": ratio}) for ratio in ratios)
+        ratios = [first - second]
+    inside = values | {"rho": ratios[0]}
+    return _number(sympy.Integer(1) * rule.weight, inside) * _number(rule.link.expression, inside)
+
+
+def _log_ratio(structure, probability):
     count = len(structure.atoms)
     sides = []
     for mask in (structure.top_mask, structure.bottom_mask):
@@ -87,8 +95,7 @@ def _term(rule, meaning, hypers, row, held):
                     for a, true in zip(structure.atoms, truth, strict=True)
                 )
         sides.append(total)
-    inside = values | {"rho": mpmath.log(sides[0] / sides[1])}
-    return _number(sympy.Integer(1) * rule.weight, inside) * _number(rule.link.expression, inside)
+    return mpmath.log(sides[0] / sides[1])
 
 
 def _number(expr, values):

@@ -155,7 +155,7 @@ def _cpo_stub(loss_type: str, **settings: Any) -> SimpleNamespace:
 
 
 def _trl() -> Iterator[Public]:
-    sort, mixed = "batch", "log ratios at once"
+    sort = "batch"
     for name in (
         *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
         *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
@@ -171,7 +171,7 @@ def _trl() -> Iterator[Public]:
     yield Public("trl DPOTrainer", "sigmoid, ld_alpha", dpo_trainer, ld, "spreads over its tokens", log_ratio=False)
     for divergence in ("forward_kl", "js_divergence", "alpha_divergence"):
         given = {"stub": _dpo_stub("sigmoid", f_divergence_type=divergence)}
-        yield Public("trl DPOTrainer", f"sigmoid, {divergence}", dpo_trainer, given, mixed, log_ratio=False)
+        yield Public("trl DPOTrainer", f"sigmoid, {divergence}", dpo_trainer, given)
     given = {"stub": _dpo_stub("sigmoid", f_divergence_type="alpha_divergence", f_alpha_divergence_coef=1.0)}
     yield Public("trl DPOTrainer", "sigmoid, alpha_divergence at 1", dpo_trainer, given)
     for name in ("kto", "apo_zero_unpaired"):
@@ -190,7 +190,7 @@ def _trl() -> Iterator[Public]:
     smooth = {"stub": _cpo_stub("sigmoid", label_smoothing=0.1, cpo_alpha=0.0)}
     yield Public("trl.experimental CPOTrainer", "sigmoid, label_smoothing", cpo_trainer, smooth)
     alpha = {"stub": _cpo_stub("sigmoid", alpha=0.5)}
-    yield Public("trl.experimental CPOTrainer", "AlphaPO", cpo_trainer, alpha, mixed, log_ratio=False)
+    yield Public("trl.experimental CPOTrainer", "AlphaPO", cpo_trainer, alpha)
     yield Public("trl.experimental ORPOTrainer", "orpo", orpo_trainer, {"stub": _stub(beta=0.1)})
 
 

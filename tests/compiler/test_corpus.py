@@ -40,7 +40,7 @@ def test_a_strangers_loss_is_read_right_or_refused_with_the_true_reason(stranger
     assert not stranger.refused
     if stranger.ratios:
         wanted = {sympy.cancel(sympy.parse_expr(ratio, ATOMS)) for ratio in stranger.ratios}
-        assert {sympy.cancel(rule.structure.ratio) for rule in found.rules} == wanted
+        assert {sympy.cancel(structure.ratio) for structure in found.structures} == wanted
 
 
 def test_the_corpus_is_large_and_mostly_readable():

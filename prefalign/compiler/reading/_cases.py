@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import sympy as sp
 import torch
 
 from ..symbols import _symbols as sy
 from ..symbols import evaluate
-from ._log_linear import Form, is_live, is_unit, monomials
+from ._log_linear import Form, Values, is_live, is_unit, monomials
 
-Values = Mapping[sp.Symbol, float]
 # How far log-probabilities reach at the points of a comparison: a clamp at 20 nats is none within 3.
 _NATS = torch.tensor([3.0] * 16 + [40.0] * 8 + [300.0] * 8, dtype=torch.float64)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import DerivationError
-from ...logic import PreferenceStructure
+from ...logic import AnyRule, PreferenceStructure, Rule
 from ...losses import log1mexp
 from ..symbols import evaluate as value_of
 from ..symbols import holds
@@ -55,7 +55,7 @@ def check(
     ways: list[tuple[str, ...]] | None = None
     for seed, scale in enumerate(scales):
         q, theirs = _sample(function, given, hypers, groups, seed, scale)
-        if scale > _ORDINARY and not torch.isfinite(theirs).all():
+        if scale > _ORDINARY and not _is_finite(q, theirs):
             continue  # beyond what the code was written for
         here = _agreeing(reading, q, theirs, ways)
         if not here:
@@ -64,6 +64,15 @@ def check(
         # One pair cannot tell a mean from a sum.
         ways = here if q.counts["w"].numel() > 1 else ways
     return replace(reading, batch=(ways or [("pairs",)])[0][: len(reading.rules)])
+
+
+def _is_finite(q: Quantities, theirs: Tensor) -> bool:
+    """Whether the code's numbers and gradients are."""
+    if not torch.isfinite(theirs).all() or not theirs.requires_grad:
+        return bool(torch.isfinite(theirs).all())
+    leaves = (q.token_logps["w"], q.token_logps["l"])
+    slopes = torch.autograd.grad(theirs.sum(), leaves, retain_graph=True, allow_unused=True)
+    return all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes)
 
 
 def _sample(
@@ -213,8 +222,7 @@ def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
     terms = []
     for rule, meanings in zip(reading.rules, reading.meanings, strict=True):
         logps = {name: value_of(e, values) for name, e in meanings.items()}
-        rho = log_ratio(rule.structure, logps)
-        inside = values | {"rho": rho}
+        inside = values | {"rho": _rho(rule, logps, values)}
         term = value_of(sp.sympify(rule.weight, strict=True), values) * value_of(rule.link.expression, inside)
         if rule.guard is not None:
             term = torch.where(holds(_in_logs(rule.guard), values), term, torch.zeros_like(term))
@@ -223,6 +231,16 @@ def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
         term = value_of(value, values)
         terms.append(term if guard is None else torch.where(holds(_in_logs(guard), values), term, 0.0))
     return [term.expand_as(sample) if term.ndim == 0 else term for term in terms]
+
+
+def _rho(rule: AnyRule, logps: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    """What the link sees: the log ratio, or the difference of the inner function at two."""
+    if isinstance(rule, Rule):
+        return log_ratio(rule.structure, logps)
+    first, second = (
+        value_of(rule.inner.expression, {**values, "rho": log_ratio(structure, logps)}) for structure in rule.structures
+    )
+    return first - second
 
 
 _SUMS = {sp.Symbol(name): sp.Symbol(name.upper(), real=True) for name in ("w", "l", "rw", "rl")}

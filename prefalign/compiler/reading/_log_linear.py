@@ -10,7 +10,9 @@ from itertools import chain
 import sympy as sp
 
 from ..symbols import _symbols as sy
+from ..symbols import evaluate
 
+Values = Mapping[sp.Symbol, float]
 _NAMES = {symbol: name for name, symbol in sy.LOGPS.items()}
 
 
@@ -24,6 +26,19 @@ def is_live(expr: sp.Expr) -> bool:
     if any(name is not None and name[0] != "r" for name in names):
         return True
     return any(names) and not any(sy.is_frozen(s) for s in expr.free_symbols)
+
+
+def is_reference(symbol: sp.Symbol) -> bool:
+    """Whether a symbol is one of the reference's log-probabilities."""
+    return symbol in (sy.RW, sy.RL)
+
+
+def number_at(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
+    """A factor's number: at the hyperparameters' values, answers of one token, and log-probabilities of -1."""
+    if c.is_Rational:
+        return float(c)
+    ready = c.subs({s: values.get(s, -1 if sy.is_frozen(s) or s in sy.LOGPS.values() else 1) for s in c.free_symbols})
+    return float(evaluate(ready, {}))
 
 
 def atom_name(symbol: sp.Symbol) -> str | None:

@@ -11,8 +11,7 @@ from ..._errors import DerivationError
 from ...logic import PreferenceStructure
 from ...logic import derive as derive_structure
 from ..symbols import _symbols as sy
-from ..symbols import evaluate
-from ._log_linear import Form, at_one, atom_name, monomials
+from ._log_linear import Form, at_one, atom_name, monomials, number_at
 
 MAX_COPIES = 3
 
@@ -99,14 +98,6 @@ def _by_length(c: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
         return c, sp.S.One
     parts: tuple[sp.Expr, sp.Expr] = sp.factor(c).as_independent(sy.N_W, sy.N_L, as_Add=False)
     return parts
-
-
-def number_at(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
-    """A factor's number: at the hyperparameters' values, answers of one token, and log-probabilities of -1."""
-    if c.is_Rational:
-        return float(c)
-    ready = c.subs({s: values.get(s, -1 if sy.is_frozen(s) or s in sy.LOGPS.values() else 1) for s in c.free_symbols})
-    return float(evaluate(ready, {}))
 
 
 def _sign(c: sp.Expr, values: Mapping[sp.Symbol, float]) -> int:

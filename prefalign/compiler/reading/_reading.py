@@ -8,12 +8,24 @@ from functools import reduce
 
 import sympy as sp
 
-from ...logic import LINKS, Link, PreferenceStructure, Rule, RuleSet, catalogue
+from ...logic import (
+    LINKS,
+    AnyRule,
+    Inner,
+    Link,
+    PreferenceStructure,
+    Rule,
+    RuleSet,
+    TwoRatioRule,
+    catalogue,
+    named_inner,
+)
 from ..symbols import _symbols as sy
-from ._cases import Values
-from ._log_linear import is_live, linear
+from ._directions import is_constant
+from ._log_linear import Values, is_live, linear
 from ._log_ratio import Core, core_of
-from ._rules import Constant, Part, is_constant
+from ._rules import AnyPart, Constant, Part
+from ._two_ratios import TwoParts
 
 # Under the rules of a sum, in line with them.
 _NEXT = "\n  "
@@ -61,7 +73,7 @@ class Reading(RuleSet):
         atoms = {
             f"{name} is {_atom(name, meanings[name])}."
             for rule, meanings in zip(self.rules, self.meanings, strict=True)
-            for name in rule.structure.reduced.atoms
+            for name in _atoms(rule)
         }
         read_with = [f"Read with {self.values}."] if self.hyperparameters else []
         return (*sorted(atoms), *read_with, *_batch(self.batch), *self._unlearned, *self.notes)
@@ -77,23 +89,38 @@ class Reading(RuleSet):
         """Everything on one page of text: each rule's formula, structure, link and atoms, then the notes."""
         lines = [f"{self.name or 'The loss'} is {_rules(len(self.rules))}."]
         for i, (rule, meanings) in enumerate(zip(self.rules, self.meanings, strict=True), 1):
-            s = rule.structure
+            inner = [] if isinstance(rule, Rule) else [f"  g        {_named(rule.inner)}"]
+            argument = "rho" if isinstance(rule, Rule) else "rho, which is g(rho_1) - g(rho_2)"
             lines += [
                 "",
                 f"Rule {i}" + (f", where {rule.guard}" if rule.guard is not None else ""),
                 f"  loss     {'' if rule.weight == 1 else f'{rule.weight} * '}f(rho), f(rho) = {rule.link.expression}",
-                f"  f is     {rule.link.name}, {rule.link.direction} in rho",
-                f"  rho      log( {s.ratio} ){_known(s)}",
-                f"  prefer   P = {s.P}",
-                f"  given    P_C = {s.P_C}",
-                f"  also     P_A = {s.P_A}",
-                f"  rows     {s.rows if len(s.rows) <= 64 else '(too many to print)'}  over {', '.join(s.atoms)}",
+                f"  f is     {rule.link.name}, {rule.link.direction} in {argument}",
+                *inner,
             ]
-            lines += [f"  {name:<8} {_atom(name, meanings[name])}" for name in s.reduced.atoms]
+            for place, s in enumerate(rule.structures, 1):
+                rho = "rho" if isinstance(rule, Rule) else f"rho_{place}"
+                lines += [
+                    f"  {rho:<8} log( {s.ratio} ){_known(s)}",
+                    f"  prefer   P = {s.P}",
+                    f"  given    P_C = {s.P_C}",
+                    f"  also     P_A = {s.P_A}",
+                    f"  rows     {s.rows if len(s.rows) <= 64 else '(too many to print)'}  over {', '.join(s.atoms)}",
+                ]
+            lines += [f"  {name:<8} {_atom(name, meanings[name])}" for name in _atoms(rule)]
         if self.hyperparameters:
             lines += ["", f"With {self.values}"]
         lines += ["", *_batch(self.batch), *self._unlearned, *self.notes]
         return "\n".join(lines)
+
+
+def _named(inner: Inner) -> str:
+    return f"{inner}: {inner.name}, {inner.direction} in rho"
+
+
+def _atoms(rule: AnyRule) -> list[str]:
+    """The atoms that a rule asks for; the others may be any."""
+    return list(dict.fromkeys(atom for structure in rule.structures for atom in structure.reduced.atoms))
 
 
 def _known(structure: PreferenceStructure) -> str:
@@ -156,30 +183,39 @@ def _select(distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr:
 
 
 def reading(
-    found: list[Part | Constant],
+    found: list[AnyPart],
     values: Values,
     name: str,
     hyperparameters: Mapping[str, float],
     batch: tuple[str, ...] = (),
 ) -> Reading:
     """The Reading of what `read` found."""
-    parts = [part for part in found if isinstance(part, Part)]
+    parts = [part for part in found if not isinstance(part, Constant)]
     still = [part for part in found if isinstance(part, Constant)]
-    rules = tuple(
-        Rule(part.structure, _link(part), _factor(part.weight), _guard(part.guards, values)) for part in parts
-    )
-    used = {s.name for part in parts for e in (part.link, part.weight) for s in e.free_symbols}
-    used |= {s.name for part in parts for e in part.core.meanings.values() for s in e.free_symbols}
+    rules = tuple(_rule(part, values) for part in parts)
+    used = {s.name for part in parts for e in (*part.functions, part.weight) for s in e.free_symbols}
+    used |= {s.name for part in parts for e in part.meanings.values() for s in e.free_symbols}
     used |= {s.name for part in found for d, _ in part.guards for s in d.free_symbols}
     used |= {s.name for part in still for s in part.value.free_symbols}
     return Reading(
         rules,
         name,
-        tuple({name: _written(part.core.meanings[name]) for name in part.structure.reduced.atoms} for part in parts),
+        tuple(
+            {name: _written(part.meanings[name]) for name in _atoms(rule)}
+            for part, rule in zip(parts, rules, strict=True)
+        ),
         {k: v for k, v in hyperparameters.items() if k in used},
         notes=tuple(_notes(parts)),
         constants=tuple((plain(part.value), _guard(part.guards, values)) for part in still),
     )
+
+
+def _rule(part: Part | TwoParts, values: Values) -> AnyRule:
+    link, weight, guard = _link(part), _factor(part.weight), _guard(part.guards, values)
+    if isinstance(part, Part):
+        return Rule(part.structure, link, weight, guard)
+    first, second = part.structures
+    return TwoRatioRule(first, second, named_inner(plain(part.inner), part.course), link, weight, guard)
 
 
 def _written(logp: sp.Expr) -> sp.Expr:
@@ -194,7 +230,7 @@ def _factor(weight: sp.Expr) -> sp.Basic:
     return sp.Abs(shown) if known and shown.free_symbols and shown.could_extract_minus_sign() else shown
 
 
-def _link(part: Part) -> Link:
+def _link(part: Part | TwoParts) -> Link:
     expression = plain(part.link)
     for known in LINKS.values():
         for beta in (known.expression, known.expression.subs(sp.Symbol("beta"), 1)):
@@ -227,19 +263,21 @@ def _condition(distance: sp.Expr, side: bool, values: Values) -> sp.Basic:
     return sp.Gt(top, bottom, evaluate=False) if side else sp.Le(top, bottom, evaluate=False)
 
 
-def _notes(parts: list[Part]) -> list[str]:
+def _notes(parts: list[Part | TwoParts]) -> list[str]:
     notes = []
-    means = [part.core.meanings for part in parts]
+    means = [part.meanings for part in parts]
     if any(e.has(sy.N_W, sy.N_L) for meaning in means for e in meaning.values()):
         notes.append("Length-normalised: where the atoms say so, a probability is pi^(1/|y|), the mean over tokens.")
     if any(_by_length(e) not in (1, 1 / _count(name)) for meaning in means for name, e in meaning.items()):
         notes[-1] = "Normalised by length in its own way: a probability is the power of pi that its atom says."
-    if any(sy.is_frozen(s) for part in parts for e in (part.weight, part.link) for s in e.free_symbols):
+    if any(sy.is_frozen(s) for part in parts for e in (part.weight, *part.functions) for s in e.free_symbols):
         notes.append("A factor or margin marked ° is detached: it changes the loss's value and weights its gradient.")
     if any(sy.is_frozen(s) for part in parts for d, _ in part.guards for s in d.free_symbols):
         notes.append("The guard is detached: no gradient flows through the choice between the rules.")
     if any(name[-1].isdigit() and name[0] != "y" for meaning in means for name in meaning):
         notes.append("A probability with a power other than 1 is written with a copy (w2): a proposition of its own.")
+    if any(isinstance(part, TwoParts) for part in parts):
+        notes.append("Two log ratios stand in one term: no single formula says what it prefers.")
     if len(parts) > 1 and not any(part.guards for part in parts):
         notes.append("A sum of rules has no single formula; entailment compares it rule by rule.")
     if any(part.direction == "unknown" for part in parts):

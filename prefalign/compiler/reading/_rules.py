@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import sympy as sp
-import torch
 
 from ..._errors import DerivationError, PrefalignError
 from ...logic import Direction, PreferenceStructure
 from ..symbols import _symbols as sy
-from ..symbols import evaluate
-from ._cases import Values, collapse, simplest, soften, split_pairs
-from ._log_linear import Form, atom_name, is_live, linear
-from ._log_ratio import Core, core_of, number_at
+from ._cases import collapse, simplest, soften, split_pairs
+from ._directions import RHO, direction_of, sign_unknown, weight_of
+from ._distinct import LogRatios, show, spanned
+from ._log_linear import Form, Values, is_live, linear, number_at
+from ._log_ratio import Core, core_of
+from ._two_ratios import TwoParts, read_two
 
-RHO = sp.Symbol("rho", real=True)
 MAX_GUARDS = 6
 
 
@@ -39,8 +41,23 @@ class Part:
     weight: sp.Expr = sp.S.One
     guards: tuple[tuple[sp.Expr, bool], ...] = ()
 
+    @property
+    def structures(self) -> tuple[PreferenceStructure, ...]:
+        """The structure, as `TwoParts` has two."""
+        return (self.structure,)
 
-def read(expr: sp.Expr, values: Values) -> list[Part | Constant]:
+    @property
+    def functions(self) -> tuple[sp.Expr, ...]:
+        """The link, as `TwoParts` has two functions."""
+        return (self.link,)
+
+    @property
+    def meanings(self) -> Mapping[str, sp.Expr]:
+        """What the atoms stand for, in the traced symbols."""
+        return self.core.meanings
+
+
+def read(expr: sp.Expr, values: Values) -> list[AnyPart]:
     """The parts of a loss, at least one of them a rule's.
 
     Args:
@@ -73,7 +90,10 @@ class Constant:
     guards: tuple[tuple[sp.Expr, bool], ...] = ()
 
 
-def _with_a_rule(found: list[Part | Constant]) -> list[Part | Constant]:
+AnyPart: TypeAlias = Part | TwoParts | Constant
+
+
+def _with_a_rule(found: list[AnyPart]) -> list[AnyPart]:
     still = [part.value for part in found if isinstance(part, Constant)]
     if len(still) < len(found):
         return found
@@ -82,7 +102,7 @@ def _with_a_rule(found: list[Part | Constant]) -> list[Part | Constant]:
     raise DerivationError(f"The loss does not depend on the log-probabilities: it is {shown} for all of them.")
 
 
-def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part | Constant]:
+def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[AnyPart]:
     """The parts of `expr`, none where it is 0; where necessary one set of them on each side of a condition."""
     if expr == 0:
         return []
@@ -104,10 +124,10 @@ def _guarded(expr: sp.Expr, values: Values, depth: int) -> list[Part | Constant]
     return parts
 
 
-def _same(a: Part | Constant, b: Part | Constant) -> bool:
+def _same(a: AnyPart, b: AnyPart) -> bool:
     if isinstance(a, Constant) or isinstance(b, Constant):
         return a == b
-    keys = [(p.structure, p.link, p.weight, p.guards, dict(p.core.meanings)) for p in (a, b)]
+    keys = [(p.structures, p.functions, p.weight, p.guards, dict(p.meanings)) for p in (a, b)]
     return keys[0] == keys[1]
 
 
@@ -124,145 +144,77 @@ def _terms(expr: sp.Expr) -> list[sp.Expr]:
     return [expr]
 
 
-def _flat(expr: sp.Expr, values: Values) -> list[Part | Constant]:
-    bag = _Cores()
+def _flat(expr: sp.Expr, values: Values) -> list[AnyPart]:
+    try:
+        return _of_terms(expr, values)
+    except DerivationError:
+        two = read_two(expr, values)
+        if two is None:
+            raise
+        return [two]
+
+
+def _of_terms(expr: sp.Expr, values: Values) -> list[AnyPart]:
+    bag = LogRatios()
     straight, bent = Form(), []
+    parts: list[AnyPart] = []
     for term in _terms(expr):
         form = linear(term)
         if form is None:
-            bent.append(bag.abstract(term))
+            bent.append((term, bag.abstract(term)))
         else:
             straight = straight + form
     constant = straight.constant
     straight = Form(straight.coefficients)
     groups: dict[int, list[sp.Expr]] = {}
-    for term in bent:
+    for written, term in bent:
         term, used = bag.cores_of(term)
         if len(used) != 1:
-            raise DerivationError(_mixed(term, [bag.forms[i] for i in used]))
+            two = read_two(written, values)
+            if two is None:
+                raise DerivationError(_mixed(term, [bag.forms[i] for i in used]))
+            parts.append(two)
+            continue
         groups.setdefault(used[0], []).append(term)
-    for i, k in _spanned(straight, {i: bag.forms[i] for i in groups}).items():
+    for i, k in spanned(straight, {i: bag.forms[i] for i in groups}).items():
         groups[i].append(k * bag.symbols[i])
         straight = straight + bag.forms[i].scaled(-k)
-    parts = []
+    of_one = []
     for i, terms in groups.items():
         part, left = _part(bag.forms[i], bag.symbols[i], terms, values)
-        parts.append(part)
+        of_one.append(part)
         constant += left
-    parts += _straight(straight, values)
+    of_one += _straight(straight, values)
     # The chosen answer's rules come first, as they are written by hand.
-    parts.sort(key=lambda part: "w" not in part.core.meanings)
+    of_one.sort(key=lambda part: "w" not in part.meanings)
     constant = sp.simplify(constant) if constant != 0 else constant
-    if not parts:
-        return [Constant(constant)] if constant != 0 else []
-    if constant != 0:
-        parts[0] = replace(parts[0], link=parts[0].link + constant / parts[0].weight)
-    return [*parts]
-
-
-def _spanned(straight: Form, forms: dict[int, Form]) -> dict[int, sp.Expr]:
-    """How many times each log ratio that has a term of its own stands in the straight part; empty if that is not all.
-
-    So the `- d` of a penalty exp(d) - 1 - d belongs to the rule of exp(d).
-    """
-    if not straight.coefficients or not forms:
-        return {}
-    unknown = {i: sp.Dummy() for i in forms}
-    atoms = {atom for form in (straight, *forms.values()) for atom in form.coefficients}
-    equations = [
-        sp.Add(*(unknown[i] * form.coefficients.get(atom, 0) for i, form in forms.items()))
-        - straight.coefficients.get(atom, 0)
-        for atom in sorted(atoms, key=str)
-    ]
-    (solution,) = sp.linsolve(equations, *unknown.values()) or ((),)
-    if not solution or any(value.free_symbols & set(unknown.values()) for value in solution):
-        return {}
-    return {i: value for i, value in zip(unknown, solution, strict=True) if value != 0}
+    if constant != 0 and of_one:
+        of_one[0] = replace(of_one[0], link=of_one[0].link + constant / of_one[0].weight)
+    return [*of_one, *parts] if of_one or constant == 0 else [*parts, Constant(constant)]
 
 
 def _mixed(term: sp.Expr, forms: list[Form]) -> str:
     if not forms:
         return f"The term {term} is no function of log-probabilities."
-    names = " and ".join(f"[{_show(form)}]" for form in forms[:3])
+    names = " and ".join(f"[{show(form)}]" for form in forms[:3])
     return (
         f"One term applies a non-linear function to {len(forms)} log ratios at once: {names}. Only sums of functions "
-        "of one log ratio each have a reading (a divergence other than the reverse KL, for example, has none)."
+        "of one log ratio each, and of differences g(ρ₁) - g(ρ₂), have a reading."
     )
-
-
-def _show(form: Form) -> str:
-    return str(_written(form))
-
-
-def _written(form: Form) -> sp.Expr:
-    return sp.Add(*(c * a for a, c in form.coefficients.items()))
-
-
-def _of_policy(form: Form) -> bool:
-    return any(not is_reference(s) for a in form.coefficients for s in a.free_symbols if atom_name(s))
-
-
-class _Cores:
-    """The distinct log ratios met so far; proportional ones are one."""
-
-    def __init__(self) -> None:
-        self.forms: list[Form] = []
-        self.symbols: list[sp.Symbol] = []
-
-    def abstract(self, expr: sp.Expr) -> sp.Expr:
-        """`expr` with each maximal log-linear part replaced by a multiple of its core's symbol, plus a constant."""
-        if not is_live(expr):
-            return expr
-        form = linear(expr)
-        if form is not None:
-            return self._core(form)
-        if isinstance(expr, sy.Select) and not is_live(expr.args[0]):
-            raise DerivationError("A case distinction on detached quantities.")
-        if expr.is_Add:
-            forms = [(part, linear(part)) for part in expr.args]
-            total = Form()
-            for _, found in forms:
-                total = total + found if found else total
-            rest = sp.Add(*(self.abstract(part) for part, found in forms if not found))
-            return (self._core(total) if total.coefficients else total.constant) + rest
-        if expr.is_Atom:
-            raise DerivationError(f"`{expr}` has no reading.")
-        return expr.func(*map(self.abstract, expr.args))
-
-    def cores_of(self, term: sp.Expr) -> tuple[sp.Expr, list[int]]:
-        """The log ratios in a term; those of the reference alone, beside one of the policy, are put back as values."""
-        used = [i for i, symbol in enumerate(self.symbols) if symbol in term.free_symbols]
-        policy = [i for i in used if _of_policy(self.forms[i])]
-        asked = {symbol for node in term.atoms(sy.Select) for symbol in node.args[0].free_symbols}
-        if len(policy) != 1 or any(self.symbols[i] in asked for i in used if i not in policy):
-            return term, used  # a condition on the reference is a guard
-        back = {self.symbols[i]: _written(self.forms[i]) for i in used if i not in policy}
-        return term.xreplace(back), policy
-
-    def _core(self, form: Form) -> sp.Expr:
-        if not form.coefficients:
-            return form.constant
-        for known, symbol in zip(self.forms, self.symbols, strict=True):
-            k = form.ratio_to(known)
-            if k is not None:
-                return k * symbol + form.constant
-        self.forms.append(Form(form.coefficients))
-        self.symbols.append(sp.Dummy(f"rho{len(self.forms)}", real=True))
-        return self.symbols[-1] + form.constant
 
 
 def _part(form: Form, symbol: sp.Symbol, terms: list[sp.Expr], values: Values) -> tuple[Part, sp.Expr]:
     """One core with the sum of its terms as a link; and a constant left over."""
     core = core_of(form, values)
     link = sp.Add(*terms).xreplace({symbol: core.scale * RHO})
-    down = _direction(link, values)
+    down = direction_of(link, values)
     if down == 1 or (not down and number_at(_leading(form), values) < 0):
         core = core_of(form.scaled(-sp.S.One), values)
         link = link.xreplace({RHO: -RHO})
-    weight, link = _weight(link, values)
+    weight, link = weight_of(link, values)
     link, left = _upright(link)
     direction: Direction = (
-        "unknown" if down is None or _sign_unknown(weight) else "turning" if down == 0 else "decreasing"
+        "unknown" if down is None or sign_unknown(weight) else "turning" if down == 0 else "decreasing"
     )
     return Part(core, core.structure(), link, direction, weight), left * weight
 
@@ -273,76 +225,6 @@ def _leading(form: Form) -> sp.Expr:
         if symbol in form.coefficients:
             return sign * form.coefficients[symbol]
     return sp.S.One
-
-
-def _direction(link: sp.Expr, values: Values) -> int | None:
-    """-1 where the link never rises in ρ, 1 where it never falls, 0 where it turns, at the hyperparameters' values.
-
-    None if that depends on detached quantities or on lengths.
-    """
-    found = {_direction_at(link, values, drawn, lengths) for drawn in _DETACHED for lengths in _LENGTHS}
-    return found.pop() if len(found) == 1 else None
-
-
-# Log-probabilities behind a `detach`, and token counts, at which a link is looked at.
-_DETACHED = ((-1.0, -1.0), (-0.01, -30.0), (-30.0, -0.01))
-_LENGTHS = ((1.0, 1.0), (2.0, 40.0), (40.0, 2.0))
-
-
-def _direction_at(link: sp.Expr, values: Values, detached: tuple[float, float], lengths: tuple[float, float]) -> int:
-    span = torch.logspace(-3, 3, 200, dtype=torch.float64)
-    grid = torch.cat([-span.flip(0), torch.zeros(1, dtype=torch.float64), span])
-    points = {s.name: torch.full_like(grid, values.get(s, 1.0)) for s in link.free_symbols}
-    points |= {s.name: torch.full_like(grid, detached[s is sy.RL]) for s in (sy.RW, sy.RL)}
-    points |= {sy.N_W.name: torch.full_like(grid, lengths[0]), sy.N_L.name: torch.full_like(grid, lengths[1])}
-    for symbol in link.free_symbols:
-        if sy.is_frozen(symbol):
-            chosen = sy.thaw(symbol).name.lower().endswith(("w", "y1"))
-            points[sy.thaw(symbol).name] = torch.full_like(grid, detached[0 if chosen else 1])
-    heights = evaluate(link, points | {"rho": grid})
-    steps = heights.diff()
-    slack = 1e-9 * heights.abs().clamp(min=1e-6)[1:]
-    known = torch.isfinite(steps)
-    steps, slack = steps[known], slack[known]
-    return -1 if bool((steps <= slack).all()) else 1 if bool((steps >= -slack).all()) else 0
-
-
-def _sign_unknown(weight: sp.Expr) -> bool:
-    """Whether a weight with detached quantities or lengths may be of either sign."""
-    if is_constant(weight):
-        return False  # its value is known
-    signed = weight.replace(sy.Select, _of_one_sign).replace(sy.Sigmoid, lambda x: sp.Dummy(positive=True))
-    signed = signed.replace(sy.LogSigmoid, lambda x: sp.Dummy(negative=True))
-    return not (signed.is_nonnegative or signed.is_nonpositive)
-
-
-def is_reference(symbol: sp.Symbol) -> bool:
-    """Whether a symbol is one of the reference's log-probabilities."""
-    return symbol in (sy.RW, sy.RL)
-
-
-def is_constant(weight: sp.Expr) -> bool:
-    """Whether a weight is one number for all pairs."""
-    return not any(sy.is_frozen(s) or s in (sy.N_W, sy.N_L, sy.RW, sy.RL) for s in weight.free_symbols)
-
-
-def _of_one_sign(distance: sp.Expr, yes: sp.Expr, no: sp.Expr) -> sp.Expr:
-    """A stand-in for a case distinction, with the sign that both sides have."""
-    for sign in ("nonnegative", "nonpositive"):
-        if getattr(yes, f"is_{sign}") and getattr(no, f"is_{sign}"):
-            return sp.Dummy(**{sign: True})
-    return sp.Dummy(real=True)
-
-
-def _weight(link: sp.Expr, values: Values) -> tuple[sp.Expr, sp.Expr]:
-    """A positive constant factor, and the rest."""
-    if link.is_Add:
-        factored = sp.factor_terms(link)
-        # Constants that the code computed (log 0.01) have no readable common factor.
-        link = factored if all(r.q < 10**6 for r in factored.atoms(sp.Rational)) else link
-    weight, rest = link.as_independent(RHO, as_Add=False)
-    negative = number_at(weight, values) < 0 if is_constant(weight) else weight.could_extract_minus_sign()
-    return (-weight, -rest) if negative else (weight, rest)
 
 
 def _upright(link: sp.Expr) -> tuple[sp.Expr, sp.Expr]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..._errors import SpecError
 from ..named import Readable, as_rules, catalogue
-from ..structures import PreferenceStructure, Rule, RuleSet
+from ..structures import AnyRule, PreferenceStructure, Rule, RuleSet, TwoRatioRule
 from ..tables import canonical
 from ._lattice import Lattice, label_of
 from ._order import entails, same_ratio
@@ -100,8 +100,8 @@ class Comparison:
         count = len(self.losses)
         rows: list[list[Relation]] = [["equivalent"] * count for _ in range(count)]
         # Over common atoms once, instead of once a pair.
-        atoms = canonical(atom for rules in self.losses for rule in rules for atom in rule.structure.atoms)
-        wide = [rules.structure.over(atoms) if len(rules) == 1 else None for rules in self.losses]
+        atoms = canonical(atom for rules in self.losses for structure in rules.structures for atom in structure.atoms)
+        wide = [rules.structure.over(atoms) if _is_one_ratio(rules) else None for rules in self.losses]
         for i, j in combinations(range(count), 2):
             a, b = wide[i], wide[j]
             relation = _of_structures(a, b) if a and b else _relation(self.losses[i], self.losses[j])
@@ -126,7 +126,9 @@ class Comparison:
         """What the matrix does not say: other links, turning links, several rules."""
         notes = []
         for name, rules in zip(self.names, self.losses, strict=True):
-            if len(rules) > 1:
+            if any(isinstance(rule, TwoRatioRule) for rule in rules):
+                notes.append(f"{name} has two log ratios in one term: it is compared with others of its form alone.")
+            elif len(rules) > 1:
                 notes.append(f"{name} is {len(rules)} rules, related rule by rule: no single formula describes it.")
             if not rules.orders:
                 notes.append(
@@ -145,7 +147,7 @@ class Comparison:
         """The comparison for `--json`: names, structures, relations, notes."""
         return {
             "names": list(self.names),
-            "losses": [[describe(rule.structure) for rule in rules] for rules in self.losses],
+            "losses": [[describe(s) for rule in rules for s in rule.structures] for rules in self.losses],
             "links": [[str(rule.link) for rule in rules] for rules in self.losses],
             "relations": [list(row) for row in self.matrix],
             "notes": list(self.notes),
@@ -217,15 +219,24 @@ def _of_structures(a: PreferenceStructure, b: PreferenceStructure) -> Relation:
     return "incomparable"
 
 
+def _is_one_ratio(rules: RuleSet) -> bool:
+    return len(rules) == 1 and isinstance(rules.rules[0], Rule)
+
+
+def _rule_entails(x: AnyRule, y: AnyRule) -> bool:
+    if isinstance(x, Rule) and isinstance(y, Rule):
+        return entails(x.structure, y.structure)
+    if isinstance(x, TwoRatioRule) and isinstance(y, TwoRatioRule):
+        return x.inner == y.inner and entails(x.first, y.first) and entails(y.second, x.second)
+    return False
+
+
 def _pairs(a: RuleSet, b: RuleSet) -> bool:
     """Whether each rule of `a` entails a rule of `b` of its own with the same decreasing link, weight and guard."""
     if len(a) != len(b) or not (a.orders and b.orders):
         return False
     fits = [
-        [
-            (x.link, x.weight, x.guard) == (y.link, y.weight, y.guard) and entails(x.structure, y.structure)
-            for y in b.rules
-        ]
+        [(x.link, x.weight, x.guard) == (y.link, y.weight, y.guard) and _rule_entails(x, y) for y in b.rules]
         for x in a.rules
     ]
     taken: dict[int, int] = {}

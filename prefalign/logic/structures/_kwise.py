@@ -10,7 +10,8 @@ from ..._errors import SpecError
 from ..._numbers import check_number
 from ..formulas import FALSE, TRUE, And, Atom, Formula, Implies, Not, Or
 from ..tables import MAX_ATOMS
-from ._rules import LINKS, Rule, RuleSet
+from ._links import LINKS
+from ._rules import Rule, RuleSet
 from ._structure import PreferenceStructure
 
 # A cardinality formula is written out; with more terms than this nobody reads it.

@@ -2,119 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Literal
+from typing import TypeAlias
 
 import sympy
 
-from ..._errors import DerivationError, SpecError, did_you_mean
+from ..._errors import DerivationError, SpecError
 from ..polynomials import show
+from ._links import LINKS, Inner, Link
 from ._structure import PreferenceStructure
-
-RHO = sympy.Symbol("rho")
-BETA = sympy.Symbol("beta")
-
-Direction = Literal["decreasing", "turning", "unknown"]
-
-
-@dataclass(frozen=True)
-class Link:
-    """The function f of the core ratio ρ: the loss is f(ρ, β).
-
-    Args:
-        expression: A SymPy expression in `rho`, `beta`, and margins; ρ in nats.
-        direction: "decreasing" (in ρ, for β > 0: entailment then orders the losses), "turning" (it rises somewhere), or
-            "unknown".
-        name: How the literature calls it.
-
-    Raises:
-        SpecError: The expression does not contain `rho`, or the direction is unknown.
-
-    Example:
-        >>> LINKS["square"]
-        Link(square: (rho - 1/(2*beta))**2, turning)
-    """
-
-    expression: sympy.Expr
-    direction: Direction
-    name: str = field(default="link", compare=False)
-
-    def __post_init__(self) -> None:
-        if RHO not in getattr(self.expression, "free_symbols", ()):
-            raise SpecError(f"`expression` must be a SymPy expression in the symbol rho (got {self.expression!r}).")
-        if self.direction not in ("decreasing", "turning", "unknown"):
-            raise SpecError(f"`direction` must be 'decreasing', 'turning' or 'unknown' (got {self.direction!r}).")
-
-    def with_margin(self, margin: sympy.Expr | int) -> Link:
-        """The link at ρ + margin; a constant factor c of the ratio is the margin log c, in nats."""
-        if margin == 0:
-            return self
-        return Link(self.expression.subs(RHO, RHO + margin), self.direction, f"{self.name} with margin {margin}")
-
-    def at(self, **values: sympy.Expr | float) -> Link:
-        """The link with parameters replaced, as in `link.at(beta=1)`."""
-        known = {symbol.name for symbol in self.expression.free_symbols} - {"rho"}
-        for name in values:
-            if name not in known:
-                raise SpecError(f"{self.name} has no parameter `{name}`.{did_you_mean(name, known)}")
-        swap = {sympy.Symbol(name): value for name, value in values.items()}
-        shown = ", ".join(f"{name}={value}" for name, value in values.items())
-        return Link(self.expression.subs(swap), self.direction, f"{self.name} at {shown}")
-
-    @property
-    def orders(self) -> bool:
-        """Whether preference entailment orders the losses under this link."""
-        return self.direction == "decreasing"
-
-    def _repr_latex_(self) -> str:
-        return f"${sympy.latex(self.expression)}$"
-
-    def __str__(self) -> str:
-        return str(self.expression)
-
-    def __repr__(self) -> str:
-        return f"Link({self.name}: {self.expression}, {self.direction})"
-
-
-class _Links(Mapping[str, Link]):
-    """The named links, built when the first is asked for: importing stays cheap."""
-
-    def __getitem__(self, name: str) -> Link:
-        return _table()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_table())
-
-    def __len__(self) -> int:
-        return len(_table())
-
-    def __repr__(self) -> str:
-        return "\n".join(map(repr, self.values()))
-
-
-@cache
-def _table() -> dict[str, Link]:
-    epsilon, scaled = sympy.Symbol("epsilon"), BETA * RHO
-    up, down = 1 / (1 + sympy.exp(-scaled)), 1 / (1 + sympy.exp(scaled))
-    softplus = sympy.log(1 + sympy.exp(-scaled))
-    links: dict[str, tuple[sympy.Expr, Direction]] = {
-        "logistic": (softplus, "decreasing"),
-        "square": ((RHO - 1 / (2 * BETA)) ** 2, "turning"),
-        "hinge": (sympy.Max(0, BETA - RHO), "decreasing"),
-        "perceptron": (sympy.Max(0, -RHO), "decreasing"),
-        "sigmoid": (down, "decreasing"),
-        "smoothed": ((1 - epsilon) * softplus + epsilon * sympy.log(1 + sympy.exp(scaled)), "turning"),
-        "exo": (
-            up * (-softplus - sympy.log(1 - epsilon)) + down * (-softplus - scaled - sympy.log(epsilon)),
-            "turning",
-        ),
-    }
-    return {name: Link(expression, direction, name) for name, (expression, direction) in links.items()}
-
-
-LINKS: Mapping[str, Link] = _Links()
 
 
 @dataclass(frozen=True)
@@ -144,19 +41,85 @@ class Rule:
             raise SpecError(f"`guard` must be a SymPy condition or None (got {self.guard!r}).")
 
     @property
+    def structures(self) -> tuple[PreferenceStructure, ...]:
+        """The structure, as `TwoRatioRule` has two."""
+        return (self.structure,)
+
+    @property
     def orders(self) -> bool:
         """Whether entailment of the structure orders this term: the link decreases and the weight is not negative."""
-        negative = sympy.sympify(self.weight, strict=True).could_extract_minus_sign()
-        return self.link.orders and not negative
+        return self.link.orders and not _negative(self.weight)
 
     def __str__(self) -> str:
-        weight = "" if self.weight == 1 else f"({show(self.weight)}) * "
-        guard = "" if self.guard is None else f", where {self.guard}"
-        ratio = show(self.structure.ratio) if self.structure.bottom_mask else "infinite"
-        return f"{weight}[{show(self.link.expression)}] with rho = log({ratio}){guard}"
+        return f"{_link(self)} with rho = log({_ratio(self.structure)}){_where(self)}"
 
     def __repr__(self) -> str:
         return f"<Rule {self}>"
+
+
+@dataclass(frozen=True)
+class TwoRatioRule:
+    """One term of a loss that has two log ratios: weight · link(g(ρ₁) - g(ρ₂)), where the guard holds.
+
+    With the logistic link and g = ρ, DPO; with another g, DPO under another divergence than the reverse KL (arXiv
+    2309.16240), χPO (2407.13399), SquaredPO (2602.06788), AlphaPO (2501.03884). No single ratio is behind it, so it has
+    no formula P of its own. Where `orders`, one such loss is at least as high as another with the same link and g if
+    its `first` entails the other's and its `second` is entailed by the other's.
+
+    Args:
+        first: ρ₁ = log(WMC(P_f) / WMC(N_f)) of this structure, in nats: what is preferred.
+        second: Likewise ρ₂: what is not.
+        inner: g.
+        link: f, of the difference, which stands as `rho` in it.
+        weight: As in `Rule`, like `guard`.
+    """
+
+    first: PreferenceStructure
+    second: PreferenceStructure
+    inner: Inner
+    link: Link = field(default_factory=lambda: LINKS["logistic"])
+    weight: sympy.Expr | float = 1
+    guard: sympy.Basic | None = None
+
+    @property
+    def structures(self) -> tuple[PreferenceStructure, ...]:
+        """What ρ₁ and ρ₂ are of."""
+        return (self.first, self.second)
+
+    @property
+    def orders(self) -> bool:
+        """Whether the term never rises in ρ₁ and never falls in ρ₂, so that entailment orders it."""
+        return self.inner.direction == "increasing" and self.link.orders and not _negative(self.weight)
+
+    def __str__(self) -> str:
+        first, second = map(_ratio, self.structures)
+        return (
+            f"{_link(self)} with rho = g(log({first})) - g(log({second})), "
+            f"g(rho) = {show(self.inner.expression)}{_where(self)}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<TwoRatioRule {self}>"
+
+
+AnyRule: TypeAlias = Rule | TwoRatioRule
+
+
+def _negative(weight: sympy.Expr | float) -> bool:
+    return bool(sympy.sympify(weight, strict=True).could_extract_minus_sign())
+
+
+def _link(rule: AnyRule) -> str:
+    weight = "" if rule.weight == 1 else f"({show(rule.weight)}) * "
+    return f"{weight}[{show(rule.link.expression)}]"
+
+
+def _ratio(structure: PreferenceStructure) -> str:
+    return show(structure.ratio) if structure.bottom_mask else "infinite"
+
+
+def _where(rule: AnyRule) -> str:
+    return "" if rule.guard is None else f", where {rule.guard}"
 
 
 @dataclass(frozen=True)
@@ -164,22 +127,22 @@ class RuleSet:
     """A loss that is a sum of rules: Σ weight · link(ρ_j).
 
     Args:
-        rules: One Rule or more; the order does not matter to `==`.
+        rules: One Rule (or TwoRatioRule) or more; the order does not matter to `==`.
         name: For printing only.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[AnyRule, ...]
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
-        if not self.rules or not all(isinstance(rule, Rule) for rule in self.rules):
+        if not self.rules or not all(isinstance(rule, AnyRule) for rule in self.rules):
             raise SpecError(f"`rules` must be one Rule or more (got {self.rules!r}).")
 
     @property
     def structures(self) -> tuple[PreferenceStructure, ...]:
         """The distinct structures, in the order of the rules."""
-        return tuple(dict.fromkeys(rule.structure for rule in self.rules))
+        return tuple(dict.fromkeys(structure for rule in self.rules for structure in rule.structures))
 
     @property
     def structure(self) -> PreferenceStructure:
@@ -200,7 +163,7 @@ class RuleSet:
         """Whether entailment, structure by structure, orders the losses: every rule's link decreases."""
         return all(rule.orders for rule in self.rules)
 
-    def __iter__(self) -> Iterator[Rule]:
+    def __iter__(self) -> Iterator[AnyRule]:
         return iter(self.rules)
 
     def __len__(self) -> int:

@@ -12,8 +12,8 @@ from prefalign.compiler import Tokens, derive_target, load_function
 from prefalign.losses import AOT, DPO, DrDPO
 
 
-def two_ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps):
-    return -F.logsigmoid((ref_chosen_logps - chosen_logps).exp() - (ref_rejected_logps - rejected_logps).exp())
+def one_function_each(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps):
+    return -F.logsigmoid((ref_chosen_logps - chosen_logps).exp() - (ref_rejected_logps - rejected_logps).sigmoid())
 
 
 def square_of_a_probability(chosen_logps, rejected_logps):
@@ -66,7 +66,7 @@ def cosine(chosen_logps, rejected_logps):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (two_ratios, "2 log ratios at once"),
+        (one_function_each, "2 log ratios at once"),
         (square_of_a_probability, "w\\^2|w\\*\\*2|square|twice|multilinear"),
         (token_clamp, "spreads over its tokens"),
         (standardised, "spread of a batch"),
@@ -96,7 +96,7 @@ def test_a_detached_half_is_no_mistake_of_the_reading():
 
 def test_arguments_that_the_function_does_not_have_are_refused():
     with pytest.raises(DerivationError, match="`betta` was given"):
-        derive(two_ratios, betta=0.1)
+        derive(one_function_each, betta=0.1)
     with pytest.raises(DerivationError, match="takes none"):
         derive("w/l", beta=0.1)
 

@@ -14,47 +14,6 @@ UNSAID = "does not say of which answer|says more than"
 
 
 @stranger(FOUR, refused=MIXED)
-def f_dpo_forward_kl(pi_w, pi_l, ref_w, ref_l, beta=0.1):
-    return -F.logsigmoid(beta * (-torch.exp(ref_w - pi_w) + torch.exp(ref_l - pi_l))).mean()
-
-
-@stranger(FOUR, refused=MIXED)
-def f_dpo_jensen_shannon(pi_w, pi_l, ref_w, ref_l, beta=0.1):
-    a, b = pi_w - ref_w, pi_l - ref_l
-    return -F.logsigmoid(beta * (a - b - (F.softplus(a) - F.softplus(b)))).mean()
-
-
-@stranger(FOUR, refused=MIXED)
-def f_dpo_alpha(pi_w, pi_l, ref_w, ref_l, beta=0.1, alpha=0.5):
-    a, b = pi_w - ref_w, pi_l - ref_l
-    return -F.logsigmoid(beta * (torch.exp(-alpha * b) - torch.exp(-alpha * a)) / alpha).mean()
-
-
-@stranger(FOUR, refused=MIXED)
-def chi_po(pi_w, pi_l, ref_w, ref_l, beta=0.1):
-    def phi(d):
-        return torch.exp(d) + d
-
-    return -F.logsigmoid(beta * (phi(pi_w - ref_w) - phi(pi_l - ref_l))).mean()
-
-
-@stranger(FOUR, refused=MIXED)
-def squared_po(pi_w, pi_l, ref_w, ref_l, beta=0.1):
-    def link(d):
-        return d * torch.exp(-d)
-
-    return -F.logsigmoid(beta * (link(pi_w - ref_w) - link(pi_l - ref_l))).mean()
-
-
-@stranger("w l n_w n_l", refused=MIXED)
-def alpha_po(chosen_logps, rejected_logps, chosen_len, rejected_len, beta=2.5, alpha=0.25, gamma=0.1):
-    def reward(x):
-        return beta * (1 - torch.exp(-alpha * x)) / alpha
-
-    return -F.logsigmoid(reward(chosen_logps / chosen_len) - reward(rejected_logps / rejected_len) - gamma).mean()
-
-
-@stranger(FOUR, refused=MIXED)
 def product_of_sigmoids(pi_w, pi_l, ref_w, ref_l):
     return -(torch.sigmoid(pi_w - ref_w) * torch.sigmoid(ref_l - pi_l)).mean()
 
