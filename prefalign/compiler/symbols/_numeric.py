@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from . import _symbols as sy
 
+_PLAIN = {sp.sin: torch.sin, sp.cos: torch.cos, sp.atan: torch.atan, sp.erf: torch.erf}
+_LARGEST = 709.0
+
 
 def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
     """The expression's value.
@@ -42,13 +45,16 @@ def evaluate(expr: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
         if e.is_Pow and not isinstance(e, sp.exp):
             return go(e.args[0]) ** (int(e.args[1]) if e.args[1].is_Integer else go(e.args[1]))
         if isinstance(e, sp.exp):
-            return torch.exp(go(e.args[0]))
+            # Not beyond the largest number: an infinite value has no slope, not even in a branch that is not taken.
+            return torch.exp(go(e.args[0]).clamp(max=_LARGEST))
         if isinstance(e, sp.log):
             return _log(e.args[0])
         if isinstance(e, sy.LogSigmoid):
             return functional.logsigmoid(go(e.args[0]))
         if isinstance(e, sy.Sigmoid):
             return torch.sigmoid(go(e.args[0]))
+        if type(e) in _PLAIN:
+            return _PLAIN[type(e)](go(e.args[0]))
         if isinstance(e, sp.Abs):
             return torch.abs(go(e.args[0]))
         if isinstance(e, sp.Max):

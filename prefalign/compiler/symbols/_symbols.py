@@ -138,6 +138,10 @@ def log(x: sp.Expr) -> sp.Expr:
         one, x = sp.Integer(round(one)), round(one) + rest
     if one == 1 and isinstance(-rest, Sigmoid):
         return LogSigmoid(-(-rest).args[0])
+    if x.is_Mul and x.has(Sigmoid):
+        factors = [log(factor) for factor in x.args]
+        if sum(isinstance(factor, LogSigmoid) for factor in factors) and x.args[0].is_positive is not False:
+            return sp.Add(*factors)
     return plain_log(x)
 
 

@@ -116,6 +116,8 @@ _unary(lambda x: x * sy.Sigmoid(x), "silu")
 _unary(lambda x: maximum(x, sp.S.Zero), "relu")
 _unary(lambda x: sy.Select(x, x, -x), "abs", "absolute", "__abs__")
 _unary(lambda x: sy.Select(x, sp.S.One, -sp.S.One), "sign", "sgn")
+for _function in (sp.sin, sp.cos, sp.atan, sp.erf):
+    _unary(_function, _function.__name__)
 _unary(lambda x: x**2, "square")
 _unary(sp.sqrt, "sqrt")
 _unary(lambda x: 1 / x, "reciprocal")

@@ -41,7 +41,7 @@ def _sum_op(x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> SymTens
 @op("mean", "nanmean")
 def _mean(x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> SymTensor:
     total = _sum(_numeric(x), _axis(dim), keepdim)
-    count = x.elements.size // max(total.size, 1)
+    count = elements_of(x).size // max(total.size, 1)
     if not count:
         raise DerivationError("A mean over nothing is undefined.")
     return wrap(apply(lambda e: e / count, total), x.dtype)
@@ -49,12 +49,12 @@ def _mean(x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> SymTensor
 
 @op("logsumexp")
 def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> SymTensor:
-    return wrap(apply(sy.log, _sum(apply(sy.exp, x.elements), _axis(dim), keepdim)), x.dtype)
+    return wrap(apply(sy.log, _sum(apply(sy.exp, elements_of(x)), _axis(dim), keepdim)), x.dtype)
 
 
 @op("log_softmax")
 def _log_softmax(x: Any, dim: int = -1, *_: Any, **__: Any) -> SymTensor:
-    array = x.elements
+    array = elements_of(x)
     if array.shape[dim] == 2:
         return wrap(apply(sy.LogSigmoid, array - np.flip(array, dim)), x.dtype)
     return wrap(array - _logsumexp(x, dim, True).elements, x.dtype)
@@ -81,8 +81,8 @@ def _extreme(fold: Callable[[sp.Expr, sp.Expr], sp.Expr]) -> Callable[..., Any]:
         if isinstance(dim, torch.Tensor) or other is not None:
             return elementwise(fold, x, dim if other is None else other)
         if dim is None:
-            return wrap(_fold(fold, list(x.elements.reshape(-1))), x.dtype)
-        parts = [x.elements.take(i, axis=dim) for i in range(x.elements.shape[dim])]
+            return wrap(_fold(fold, list(elements_of(x).reshape(-1))), x.dtype)
+        parts: list[Elements] = [np.take(elements_of(x), i, axis=dim) for i in range(elements_of(x).shape[dim])]
         result = parts[0]
         for part in parts[1:]:
             result = apply(fold, result, part)
@@ -118,12 +118,12 @@ op("min")(_with_indices(minimum))
 
 @op("all")
 def _all(x: Any, dim: Any = None, keepdim: bool = False) -> SymTensor:
-    return wrap(sp.And(*x.elements.reshape(-1)), torch.bool)
+    return wrap(sp.And(*elements_of(x).reshape(-1)), torch.bool)
 
 
 @op("any")
 def _any(x: Any, dim: Any = None, keepdim: bool = False) -> SymTensor:
-    return wrap(sp.Or(*x.elements.reshape(-1)), torch.bool)
+    return wrap(sp.Or(*elements_of(x).reshape(-1)), torch.bool)
 
 
 op("allclose", "equal")(lambda a, b, **_: False)
@@ -151,26 +151,26 @@ def _tensor(data: Any, dtype: Any = None, **_: Any) -> SymTensor:
 
 @op("chunk")
 def _chunk(x: Any, chunks: int, dim: int = 0) -> tuple[SymTensor, ...]:
-    size = -(-x.elements.shape[dim] // chunks)
+    size = -(-elements_of(x).shape[dim] // chunks)
     return _split(x, size, dim)
 
 
 @op("split")
 def _split(x: Any, size: Any, dim: int = 0) -> tuple[SymTensor, ...]:
-    total = x.elements.shape[dim]
+    total = elements_of(x).shape[dim]
     sizes = [size] * -(-total // size) if isinstance(size, int) else list(size)
     ends = np.cumsum(sizes)[:-1]
-    return tuple(wrap(part, x.dtype) for part in np.split(x.elements, ends, axis=dim))
+    return tuple(wrap(part, x.dtype) for part in np.split(elements_of(x), ends, axis=dim))
 
 
 @op("tensor_split")
 def _tensor_split(x: Any, sections: Any, dim: int = 0) -> tuple[SymTensor, ...]:
-    return tuple(wrap(part, x.dtype) for part in np.array_split(x.elements, sections, axis=dim))
+    return tuple(wrap(part, x.dtype) for part in np.array_split(elements_of(x), sections, axis=dim))
 
 
 @op("unbind")
 def _unbind(x: Any, dim: int = 0) -> tuple[SymTensor, ...]:
-    return tuple(wrap(np.take(x.elements, i, axis=dim), x.dtype) for i in range(x.elements.shape[dim]))
+    return tuple(wrap(np.take(elements_of(x), i, axis=dim), x.dtype) for i in range(elements_of(x).shape[dim]))
 
 
 def _index(key: Any) -> Any:
@@ -203,58 +203,66 @@ def _shaped(shape: Sequence[Any]) -> tuple[int, ...]:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else tuple(shape)
 
 
-op("view", "reshape")(lambda x, *shape, **_: wrap(x.elements.reshape(_shaped(shape)), x.dtype))
-op("flatten", "ravel")(lambda x, *_, **__: wrap(x.elements.reshape(-1), x.dtype))
-op("unsqueeze")(lambda x, dim: wrap(np.expand_dims(x.elements, dim), x.dtype))
-op("transpose", "swapaxes")(lambda x, a, b: wrap(np.swapaxes(x.elements, a, b), x.dtype))
-op("permute")(lambda x, *dims: wrap(np.transpose(x.elements, _shaped(dims)), x.dtype))
-op("t")(lambda x: wrap(x.elements.T, x.dtype))
-op("flip")(lambda x, *dims: wrap(np.flip(x.elements, _shaped(dims)), x.dtype))
-op("expand_as")(lambda x, other: wrap(np.broadcast_to(x.elements, tuple(other.shape)).copy(), x.dtype))
-op("repeat")(lambda x, *sizes: wrap(np.tile(x.elements, _shaped(sizes)), x.dtype))
-op("new_zeros", "new_ones", "new_tensor", "new_full")(
-    lambda x, *args, **kwargs: _refuse("a new ordinary tensor to be written into")
-)
+op("view", "reshape")(lambda x, *shape, **_: wrap(elements_of(x).reshape(_shaped(shape)), x.dtype))
+op("flatten", "ravel")(lambda x, *_, **__: wrap(elements_of(x).reshape(-1), x.dtype))
+op("unsqueeze")(lambda x, dim: wrap(np.expand_dims(elements_of(x), dim), x.dtype))
+op("transpose", "swapaxes")(lambda x, a, b: wrap(np.swapaxes(elements_of(x), a, b), x.dtype))
+op("permute")(lambda x, *dims: wrap(np.transpose(elements_of(x), _shaped(dims)), x.dtype))
+op("t")(lambda x: wrap(elements_of(x).T, x.dtype))
+op("flip")(lambda x, *dims: wrap(np.flip(elements_of(x), _shaped(dims)), x.dtype))
+op("expand_as")(lambda x, other: wrap(np.broadcast_to(elements_of(x), tuple(other.shape)).copy(), x.dtype))
+op("repeat")(lambda x, *sizes: wrap(np.tile(elements_of(x), _shaped(sizes)), x.dtype))
+op("new_zeros")(lambda x, *shape, **_: _filled(shape, sp.S.Zero, x.dtype))
+op("new_ones")(lambda x, *shape, **_: _filled(shape, sp.S.One, x.dtype))
+op("new_full")(lambda x, shape, fill_value, **_: _filled((shape,), elements_of(fill_value)[()], x.dtype))
+op("new_tensor")(lambda x, value, **_: wrap(elements_of(value), x.dtype))
+op("copy")(lambda x, source, *_, **__: wrap(np.broadcast_to(elements_of(source), x.elements.shape).copy(), x.dtype))
+
+
+def _filled(shape: Sequence[Any], value: Any, dtype: torch.dtype) -> SymTensor:
+    made = np.empty(_shaped(shape), dtype=object)
+    made[...] = value
+    return wrap(made, dtype)
 
 
 @op("view_as", "reshape_as")
 def _view_as(x: Any, other: Any) -> SymTensor:
-    return wrap(x.elements.reshape(tuple(other.shape)), x.dtype)
+    return wrap(elements_of(x).reshape(tuple(other.shape)), x.dtype)
 
 
 @op("squeeze")
 def _squeeze(x: Any, dim: Any = None) -> SymTensor:
-    if dim is not None and x.elements.shape[dim] != 1:
-        return wrap(x.elements, x.dtype)
-    return wrap(np.squeeze(x.elements, axis=dim), x.dtype)
+    if dim is not None and elements_of(x).shape[dim] != 1:
+        return wrap(elements_of(x), x.dtype)
+    return wrap(np.squeeze(elements_of(x), axis=dim), x.dtype)
 
 
 @op("expand", "broadcast_to")
 def _expand(x: Any, *shape: Any) -> SymTensor:
     wanted = list(_shaped(shape))
-    offset = len(wanted) - x.elements.ndim
-    wanted = [x.elements.shape[i - offset] if size == -1 else size for i, size in enumerate(wanted)]
-    return wrap(np.broadcast_to(x.elements, wanted).copy(), x.dtype)
+    offset = len(wanted) - elements_of(x).ndim
+    wanted = [elements_of(x).shape[i - offset] if size == -1 else size for i, size in enumerate(wanted)]
+    return wrap(np.broadcast_to(elements_of(x), wanted).copy(), x.dtype)
 
 
 @op("index_select")
 def _index_select(x: Any, dim: int, index: Any) -> SymTensor:
-    return wrap(np.take(x.elements, _index(index), axis=dim), x.dtype)
+    return wrap(np.take(elements_of(x), _index(index), axis=dim), x.dtype)
 
 
 @op("select")
 def _select(x: Any, dim: int, index: int) -> SymTensor:
-    return wrap(np.take(x.elements, index, axis=dim), x.dtype)
+    return wrap(np.take(elements_of(x), index, axis=dim), x.dtype)
 
 
 @op("narrow")
 def _narrow(x: Any, dim: int, start: int, length: int) -> SymTensor:
-    return wrap(np.take(x.elements, range(start, start + length), axis=dim), x.dtype)
+    return wrap(np.take(elements_of(x), range(start, start + length), axis=dim), x.dtype)
 
 
 @op("gather")
 def _gather(x: Any, dim: int, index: Any) -> SymTensor:
-    return wrap(np.take_along_axis(x.elements, _index(index), axis=dim), x.dtype)
+    return wrap(np.take_along_axis(elements_of(x), _index(index), axis=dim), x.dtype)
 
 
 @op("masked_select")
@@ -279,7 +287,7 @@ for _name in ("size", "dim", "numel", "__len__", "ndimension", "element_size", "
 op("is_floating_point")(lambda x: x.dtype.is_floating_point)
 op("is_complex", "is_sparse", "is_inference")(lambda x: False)
 op("is_tensor", "is_nonzero")(lambda x: True)
-op("nelement")(lambda x: x.elements.size)
+op("nelement")(lambda x: elements_of(x).size)
 op("__hash__")(lambda x: id(x))
 op("__format__", "__str__", "__repr__")(lambda x, *_, **__: "<symbolic>")
 op("requires_grad_", "retain_grad")(lambda x, *_, **__: x)
@@ -290,22 +298,22 @@ op("result_type")(lambda a, b: dtype_of(a, b))
 @op("item")
 def _item(x: Any) -> Any:
     """A number out of a tensor: the tensor itself, which goes on holding its expression."""
-    if x.elements.size != 1:
+    if elements_of(x).size != 1:
         raise DerivationError("`item()` of several pairs.")
-    return wrap(x.elements.reshape(-1)[0], x.dtype)
+    return wrap(elements_of(x).reshape(-1)[0], x.dtype)
 
 
 @op("tolist")
 def _tolist(x: Any) -> Any:
-    return [wrap(e, x.dtype) for e in x.elements.reshape(-1)]
+    return [wrap(e, x.dtype) for e in elements_of(x).reshape(-1)]
 
 
 @op("__float__", "__int__", "__index__")
 def _float(x: Any) -> float:
-    element = x.elements.reshape(-1)[0]
+    element = elements_of(x).reshape(-1)[0]
     return float(element) if element.is_number else TRACE.get().as_number()
 
 
 @op("numpy", "__array__")
 def _numpy(x: Any, *_: Any, **__: Any) -> Any:
-    return np.full(x.elements.shape, TRACE.get().as_number())
+    return np.full(elements_of(x).shape, TRACE.get().as_number())

@@ -355,8 +355,5 @@ _BATCH = "It orders or compares the pairs of a batch with one another, so no sin
 REASONS = {
     **dict.fromkeys(["sort", "argsort", "topk", "median", "quantile", "kthvalue", "msort", "cummax", "cummin"], _BATCH),
     **dict.fromkeys(["std", "var", "std_mean", "var_mean", "norm"], "It measures the spread of a batch, not one pair."),
-    **dict.fromkeys(
-        ["cos", "sin", "erf", "gelu", "atan"], "It is no function of a log ratio of weighted model counts."
-    ),
     **dict.fromkeys(["bernoulli", "rand_like", "randn_like", "dropout", "multinomial"], "It draws random numbers."),
 }

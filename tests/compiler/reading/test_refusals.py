@@ -59,8 +59,8 @@ def unknown_parameter(chosen_logps, rejected_logps, temperature_of_the_day):
     return F.softplus((rejected_logps - chosen_logps) / temperature_of_the_day)
 
 
-def cosine(chosen_logps, rejected_logps):
-    return torch.cos(chosen_logps - rejected_logps)
+def gamma_function(chosen_logps, rejected_logps):
+    return torch.lgamma(chosen_logps - rejected_logps)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def cosine(chosen_logps, rejected_logps):
         (constant, "does not depend on the log-probabilities"),
         (random_margin, "other numbers each time"),
         (unknown_parameter, "temperature_of_the_day"),
-        (cosine, "no function of a log ratio"),
+        (gamma_function, "No symbolic reading of `torch.lgamma`"),
         (AOT(beta=0.1), "pairs of a batch"),
         (DrDPO(beta=0.1, beta_prime=1.0), "couples the pairs of a batch"),
         (DPO, "is a class"),

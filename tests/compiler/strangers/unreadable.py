@@ -125,11 +125,6 @@ def by_float(chosen_logps, rejected_logps):
     return -F.logsigmoid(chosen_logps - rejected_logps).mean() * float(chosen_logps.mean())
 
 
-@stranger(TWO, refused="sin")
-def sine(chosen_logps, rejected_logps):
-    return torch.sin(chosen_logps - rejected_logps).mean()
-
-
 @stranger("w l w l", refused="entropy|neither", call=lambda f, w, l, a, b: f(w, l, a, b))
 def with_entropy(chosen_logps, rejected_logps, chosen_entropy, rejected_entropy):
     return (-F.logsigmoid(chosen_logps - rejected_logps) - chosen_entropy + rejected_entropy).mean()
