@@ -16,6 +16,7 @@ from ..logic import derive as derive_equation
 from ..losses import Loss, WeightedSum, at_its_highest
 from ._deadline import time_limit as limited
 from ._declared import claimed_reading, with_declared
+from ._rule_loss import written_reading
 from .lowering import GroupLoss
 from .reading import GUARDED_SCALES, SCALES, Disagreement, Reading, check, is_live, read, reading
 from .symbols import _symbols as sy
@@ -76,6 +77,8 @@ def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | Rule
         if given:
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
         return derive_equation(loss)
+    if isinstance(loss, Loss) and (said := written_reading(loss, loss.title)) is not None:
+        return check(said, type(loss).__call__, {"self": loss, **given}, said.hyperparameters)
     if isinstance(loss, Loss):
         read_as, notes = _without_baselines(at_its_highest(loss))
         found = _read_code(type(read_as).__call__, {"self": read_as, **given}, loss.title)

@@ -19,6 +19,7 @@ from .entailment._order import same_ratio as same_ratio
 from .equations._derive import coprime as coprime
 from .formulas._formula import Formula as Formula
 from .formulas._grammar import parse_formula as parse_formula
+from .formulas._sympy import from_boolean as from_boolean
 from .named._catalogue import Catalogue as Catalogue
 from .named._catalogue import Entry as Entry
 from .named._catalogue import catalogue as catalogue

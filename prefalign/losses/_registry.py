@@ -11,7 +11,8 @@ from .._errors import LossError
 # A class of losses, or a function that returns one; `_loss` stands on this table, which thus cannot name its type.
 Made = TypeVar("Made", bound=Callable[..., Any])
 
-LOSSES: Makers[Any] = Makers("loss", "losses", LossError, {"logic": "prefalign.compiler:logic"})
+_LATER = {name: f"prefalign.compiler:{name}" for name in ("logic", "rule")}
+LOSSES: Makers[Any] = Makers("loss", "losses", LossError, _LATER)
 # TRL's `loss_type` -> what makes the same loss. In expressions these names serve too, unless a loss of ours bears them
 # (`robust` wraps any loss; TRL's `robust` is `rdpo`).
 _TRL = LOSSES.others

@@ -43,16 +43,17 @@ class Tape:
         return bool(self.complements or self.steps)
 
 
-def number(program: Program, default: str) -> Tape:
+def number(program: Program, default: str, copies: bool = True) -> Tape:
     """The tape of a program.
 
     Args:
         default: The atom to take a shape from where the program uses none.
+        copies: Whether a copy (w2) has its atom's probability; else it is an atom like the others.
     """
     chains = [chain for pair in program.steps for chain in pair] + [chain for _, chain in program.result]
     slots = [slot for chain in chains for _, slot in chain]
     # A copy such as w2 is another proposition with the same probability.
-    names = {str(name): original(str(name)) for kind, name in slots if kind != "+"}
+    names = {str(name): original(str(name)) if copies else str(name) for kind, name in slots if kind != "+"}
     atoms = tuple(dict.fromkeys([*names.values(), *([default] * program.is_constant)]))
     ones = tuple(dict.fromkeys(names[str(name)] for kind, name in slots if kind == "1-p"))
     place: dict[tuple[str, str | int], int] = {("p", name): atoms.index(names[name]) for name in names}

@@ -6,7 +6,6 @@ import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import sympy as sp
@@ -17,7 +16,7 @@ from ..._errors import DerivationError
 from ...logic import AnyRule, PreferenceStructure, Rule
 from ...losses import log1mexp
 from ..symbols import evaluate as value_of
-from ..symbols import holds
+from ..symbols import holds, in_logs
 from ..tracing import Quantities, evaluate, label_of, masks_of, random
 from ._reading import Reading
 
@@ -225,11 +224,11 @@ def rule_values(reading: Reading, q: Quantities) -> list[Tensor]:
         inside = values | {"rho": _rho(rule, logps, values)}
         term = value_of(sp.sympify(rule.weight, strict=True), values) * value_of(rule.link.expression, inside)
         if rule.guard is not None:
-            term = torch.where(holds(_in_logs(rule.guard), values), term, torch.zeros_like(term))
+            term = torch.where(holds(in_logs(rule.guard), values), term, torch.zeros_like(term))
         terms.append(term)
     for value, guard in reading.constants:
         term = value_of(value, values)
-        terms.append(term if guard is None else torch.where(holds(_in_logs(guard), values), term, 0.0))
+        terms.append(term if guard is None else torch.where(holds(in_logs(guard), values), term, 0.0))
     return [term.expand_as(sample) if term.ndim == 0 else term for term in terms]
 
 
@@ -241,21 +240,6 @@ def _rho(rule: AnyRule, logps: Mapping[str, Tensor], values: Mapping[str, Tensor
         value_of(rule.inner.expression, {**values, "rho": log_ratio(structure, logps)}) for structure in rule.structures
     )
     return first - second
-
-
-_SUMS = {sp.Symbol(name): sp.Symbol(name.upper(), real=True) for name in ("w", "l", "rw", "rl")}
-
-
-@lru_cache(maxsize=256)
-def _in_logs(condition: sp.Basic) -> sp.Basic:
-    """A condition on probabilities as one on their logarithms, which do not underflow."""
-    if isinstance(condition, sp.And | sp.Or | sp.Not):
-        return condition.func(*map(_in_logs, condition.args))
-    if not condition.free_symbols & set(_SUMS):
-        return condition
-    powers = {atom: sp.exp(log) for atom, log in _SUMS.items()}
-    sides = (sp.expand_log(sp.log(side.subs(powers)), force=True) for side in condition.args)
-    return condition.func(*sides, evaluate=False)
 
 
 def q_hypers(reading: Reading, q: Quantities) -> Mapping[str, float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sympy as sp
 import torch
 
+from ...logic import Course, Direction
 from ..symbols import _symbols as sy
 from ..symbols import evaluate
 from ._log_linear import Values, number_at
@@ -19,6 +22,18 @@ def direction_of(link: sp.Expr, values: Values) -> int | None:
     """
     found = {_direction_at(link, values, drawn, lengths) for drawn in _DETACHED for lengths in _LENGTHS}
     return found.pop() if len(found) == 1 else None
+
+
+def direction_by_name(link: sp.Expr, values: Mapping[str, float]) -> Direction:
+    """Which way a link goes, in words; `values` has a number for every name but `rho` and log-probabilities."""
+    found = direction_of(link, {s: values[s.name] for s in link.free_symbols if s.name in values})
+    return "unknown" if found is None else "decreasing" if found == -1 else "turning"
+
+
+def course_by_name(inner: sp.Expr, values: Mapping[str, float]) -> Course:
+    """Which way an inner function goes, likewise."""
+    found = direction_of(inner, {s: values[s.name] for s in inner.free_symbols if s.name in values})
+    return "unknown" if found is None else "increasing" if found == 1 else "turning"
 
 
 # Log-probabilities behind a `detach`, and token counts, at which a link is looked at.

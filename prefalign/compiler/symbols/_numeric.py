@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 
 import sympy as sp
 import torch
@@ -103,3 +103,18 @@ def holds(condition: sp.Basic, values: Mapping[str, Tensor]) -> Tensor:
     assert isinstance(condition, sp.core.relational.Relational), condition
     left, right = evaluate(condition.gts, values), evaluate(condition.lts, values)
     return left > right if isinstance(condition, sp.Gt | sp.Lt) else left >= right
+
+
+_SUMS = {sp.Symbol(name): sp.Symbol(name.upper(), real=True) for name in ("w", "l", "rw", "rl")}
+
+
+@lru_cache(maxsize=256)
+def in_logs(condition: sp.Basic) -> sp.Basic:
+    """A condition on probabilities as one on their logarithms, which do not underflow."""
+    if isinstance(condition, sp.And | sp.Or | sp.Not):
+        return condition.func(*map(in_logs, condition.args))
+    if not condition.free_symbols & set(_SUMS):
+        return condition
+    powers = {atom: sp.exp(log) for atom, log in _SUMS.items()}
+    sides = (sp.expand_log(sp.log(side.subs(powers)), force=True) for side in condition.args)
+    return condition.func(*sides, evaluate=False)

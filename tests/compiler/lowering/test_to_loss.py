@@ -311,7 +311,7 @@ def test_bad_arguments_are_named():
         ({"link": "perceptron", "beta": 0.1}, "no effect"),
         ({"reference": True, "structure": catalogue["dpo"].structure}, "has them"),
         ({"structure": PreferenceStructure.from_rows("vvvo")}, "bottom.*unsatisfiable"),
-        ({"structure": catalogue["bco"].rules}, "links and weights"),
+        ({"structure": catalogue["bco"].rules}, "must give a number for `delta`"),
     ):
         with pytest.raises(ValueError, match=reason):
             to_loss(**({"structure": structure} | kwargs))
