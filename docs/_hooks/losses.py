@@ -44,6 +44,15 @@ EXAMPLES = {
     "AOTUnpaired": "aot_unpaired(beta=0.1)",
     "RPO": "rpo(beta=0.1, eta=0.5, reduction='sum')",
     "SePPO": "seppo(beta=0.1)",
+    "FDivergence": "f_divergence(dpo(beta=0.1), divergence='js')",
+    "ChiPO": "chi_po(beta=0.1)",
+    "SquaredPO": "squared_po(beta=0.1)",
+    "AlphaPO": "alpha_po(beta=2.5, gamma=0.1, alpha=0.25)",
+    "RDPO": "r_dpo(beta=0.1, alpha=0.02)",
+    "FocalPO": "focal_po(beta=0.1)",
+    "CalDPO": "cal_dpo(beta=0.01)",
+    "BetaDPO": "beta_dpo(beta=0.1, alpha=0.6)",
+    "SimPER": "sim_per()",
 }
 BASES = {"Loss", "Composite", "WeightedSum"}
 TOKENS, START = 20.0, -30.0  # of every completion in the picture: its length, and the reference's log-probability

@@ -10,6 +10,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 # The largest log p whose 1 - p is not 0 in float64: 1 - p is then 2**-53.
 MAX_LOG_P = -(2.0**-53)
+# exp(80) is finite in float32. TRL's bound for its alpha-divergence.
+MAX_EXPONENT = 80.0
 
 
 def log1mexp(log_p: Tensor) -> Tensor:
@@ -49,3 +51,18 @@ def log1mexp(log_p: Tensor) -> Tensor:
 def log_odds(log_p: Tensor) -> Tensor:
     """log(p / (1 - p)) from log p, in float64; see `log1mexp`."""
     return log_p.double() - log1mexp(log_p)
+
+
+def exp_capped(exponent: Tensor, cap: float = MAX_EXPONENT) -> Tensor:
+    """exp(min(exponent, cap)): finite in float32, with gradient 0 beyond.
+
+    A stand-in tensor that implements `__torch_function__` receives this function whole, not its cap.
+
+    Example:
+        >>> exp_capped(torch.tensor([0.0, 1e4]))
+        tensor([1.0000e+00, 5.5406e+34])
+    """
+    if has_torch_function_unary(exponent):
+        result: Tensor = handle_torch_function(exp_capped, (exponent,), exponent, cap)
+        return result
+    return torch.exp(exponent.clamp(max=cap))

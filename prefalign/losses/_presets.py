@@ -7,6 +7,8 @@ from typing import Literal
 from ._registry import register_loss
 from ._wrappers import Robust, Smoothed
 from .pairwise import DPO
+from .pairwise._divergences import FDivergence, Kind
+from .pairwise._slic import RankHinge
 
 
 @register_loss("rdpo", trl="robust")
@@ -25,3 +27,18 @@ def conservative_dpo(beta: float, flip_rate: float | Literal["estimate"], mean: 
 def mean_dpo(beta: float) -> DPO:
     """TRL's `sigmoid_norm`: `DPO(beta, mean=True)`."""
     return DPO(beta, mean=True)
+
+
+@register_loss("f_dpo")
+def f_dpo(beta: float, divergence: Kind, alpha: float = 0.5, mean: bool = False) -> FDivergence:
+    """f-DPO: `FDivergence(DPO(beta, mean), divergence, alpha)`."""
+    return FDivergence(DPO(beta, mean), divergence, alpha)
+
+
+@register_loss("re_po")
+def re_po(gamma: float) -> RankHinge:
+    """RePO, max(0, gamma - log pi(w)/|w| + log pi(l)/|l|): `RankHinge(gamma, mean=True)`.
+
+    Source: Wu et al. 2025, arXiv:2503.07426, Eq. 6.
+    """
+    return RankHinge(gamma, mean=True)

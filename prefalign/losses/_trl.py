@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from .._errors import LossError, did_you_mean
 from ._loss import Loss, WeightedSum
 from ._registry import find_trl, trl_names
+from .pairwise._divergences import FDivergence, Kind
+from .pairwise._sft import SFT
 
-_DEFAULTS = {"beta": 0.1, "label_smoothing": 0.0, "discopop_tau": 0.05}
+_DEFAULTS = {"beta": 0.1, "label_smoothing": 0.0, "discopop_tau": 0.05, "f_alpha_divergence_coef": 0.5}
+# TRL's `f_divergence_type` -> the divergence of `FDivergence`.
+_DIVERGENCES: dict[str, Kind] = {"forward_kl": "forward_kl", "js_divergence": "js", "alpha_divergence": "alpha"}
 # Argument of a loss -> the option of TRL that gives its value.
 _OPTIONS = {"beta": "beta", "flip_rate": "label_smoothing", "label_smoothing": "label_smoothing", "tau": "discopop_tau"}
 
@@ -21,6 +25,7 @@ def from_trl(
     label_smoothing: float = 0.0,
     discopop_tau: float = 0.05,
     f_divergence_type: str = "reverse_kl",
+    f_alpha_divergence_coef: float = 0.5,
     ld_alpha: float | None = None,
     use_weighting: bool = False,
 ) -> Loss:
@@ -32,7 +37,8 @@ def from_trl(
         beta: TRL's `beta`.
         label_smoothing: TRL's `label_smoothing`; `robust` takes it as the flip rate.
         discopop_tau: TRL's `discopop_tau`.
-        f_divergence_type: Only "reverse_kl" is a function of summed log-ratios that a loss here has.
+        f_divergence_type: TRL's `f_divergence_type`; all but "reverse_kl" make an `FDivergence`.
+        f_alpha_divergence_coef: TRL's, of "alpha_divergence" alone: 1 - alpha of `FDivergence`.
         ld_alpha: Must be None: it changes the log-probabilities, not the loss.
         use_weighting: Must be False: the weights of WPO are made of whole distributions over tokens.
 
@@ -52,10 +58,17 @@ def from_trl(
     weights = [1.0] * len(types) if loss_weights is None else list(loss_weights)
     if not types or len(weights) != len(types):
         raise LossError(f"`loss_weights` must have one weight for each loss type (got {weights} for {types}).")
-    _refuse_unsupported(f_divergence_type, ld_alpha, use_weighting)
+    _refuse_unsupported(ld_alpha, use_weighting)
+    divergence = _divergence(f_divergence_type)
     options = {"beta": beta, "label_smoothing": label_smoothing, "discopop_tau": discopop_tau}
+    options["f_alpha_divergence_coef"] = f_alpha_divergence_coef
     used: set[str] = set()
     losses = [_make(loss_type, options, used) for loss_type in types]
+    if divergence == "alpha":
+        used.add("f_alpha_divergence_coef")
+    if divergence is not None and not (divergence == "alpha" and abs(f_alpha_divergence_coef - 1.0) < 1e-6):
+        alpha = 1.0 - f_alpha_divergence_coef if divergence == "alpha" else 0.5
+        losses = [_with_divergence(loss, divergence, alpha) for loss in losses]
     for option, value in options.items():
         if option not in used and value != _DEFAULTS[option]:
             raise LossError(_no_effect(option, value, types, beta))
@@ -94,11 +107,30 @@ def _no_effect(option: str, value: float, types: list[str], beta: float) -> str:
     return message
 
 
-def _refuse_unsupported(f_divergence_type: str, ld_alpha: float | None, use_weighting: bool) -> None:
-    if f_divergence_type != "reverse_kl":
+def _divergence(f_divergence_type: str) -> Kind | None:
+    """The divergence of `FDivergence`; None for the reverse KL."""
+    if f_divergence_type == "reverse_kl":
+        return None
+    if f_divergence_type not in _DIVERGENCES:
+        known = ("reverse_kl", *_DIVERGENCES)
         raise LossError(
-            f"`f_divergence_type` must be 'reverse_kl' (got {f_divergence_type!r}): no loss here has another."
+            f"`f_divergence_type` must be one of {', '.join(known)} (got {f_divergence_type!r})."
+            f"{did_you_mean(f_divergence_type, known)}"
         )
+    return _DIVERGENCES[f_divergence_type]
+
+
+def _with_divergence(loss: Loss, divergence: Kind, alpha: float) -> Loss:
+    """The loss on another divergence; the likelihood has none, as in TRL."""
+    if isinstance(loss, SFT):
+        return loss
+    try:
+        return FDivergence(loss, divergence, alpha)
+    except LossError as error:
+        raise LossError(f"`f_divergence_type`: {error}") from error
+
+
+def _refuse_unsupported(ld_alpha: float | None, use_weighting: bool) -> None:
     if ld_alpha is not None:
         raise LossError(
             f"`ld_alpha` must be None (got {ld_alpha!r}): it reweighs tokens, which no loss on pairs can see."

@@ -210,11 +210,14 @@ def _ours() -> Iterator[Public]:
         *(pl.RPO(0.1, 0.5, "sum"), pl.Robust(pl.DPO(0.1), 0.2), pl.Smoothed(pl.DPO(0.1), 0.2)),
         *(pl.RankHinge(1.5), pl.SLiCHF(1.5, 0.4)),
         *(pl.SePPO(0.1), pl.SePPO(0.1, "indicator"), pl.HolderDPO(0.1, 2.0)),
+        *(pl.RDPO(0.1, 0.02), pl.FocalPO(0.1, 0.5), pl.CalDPO(0.5), pl.SimPER(), pl.re_po(1.5)),
+        *(pl.f_dpo(0.1, "forward_kl"), pl.f_dpo(0.1, "js"), pl.f_dpo(0.1, "alpha", 0.3)),
+        *(pl.ChiPO(0.1, 10.0), pl.SquaredPO(0.1), pl.AlphaPO(2.0, 0.5, 0.25)),
         pl.DPO(0.1) + 0.005 * pl.SFT(reduction="sum"),
     ]
     for loss in losses:
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss})
-    for loss in (pl.AOT(0.1), pl.AOTUnpaired(0.1), pl.DrDPO(0.1, 1.0)):
+    for loss in (pl.AOT(0.1), pl.AOTUnpaired(0.1), pl.DrDPO(0.1, 1.0), pl.BetaDPO(0.1, 0.5)):
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, "batch", log_ratio=False)
 
 

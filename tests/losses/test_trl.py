@@ -211,7 +211,6 @@ def test_orpos_odds_ratio_term_agrees_with_trl():
         ({"loss_types": "sigmoid", "beta": 0.0}, "`beta` must be a finite number > 0"),
         ({"loss_types": "sigmod"}, "Did you mean `sigmoid`"),
         ({"loss_types": ["sigmoid", "sft"], "loss_weights": [1.0]}, "one weight for each loss type"),
-        ({"loss_types": "sigmoid", "f_divergence_type": "js_divergence"}, "`f_divergence_type` must be 'reverse_kl'"),
         ({"loss_types": "sigmoid", "ld_alpha": 0.5}, "`ld_alpha` must be None"),
         ({"loss_types": "sigmoid", "use_weighting": True}, "`use_weighting` must be False"),
     ],

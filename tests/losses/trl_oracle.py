@@ -63,6 +63,8 @@ def trl_loss(
     beta: float = 0.1,
     label_smoothing: float = 0.0,
     discopop_tau: float = 0.05,
+    f_divergence_type: str = "reverse_kl",
+    f_alpha_divergence_coef: float = 0.5,
 ) -> Tensor:
     """The scalar that `DPOTrainer._compute_loss` returns for these log-probabilities; differentiable."""
     rows = tokens.mask.size(0)
@@ -86,7 +88,8 @@ def trl_loss(
         aux_loss_enabled=False,
         ld_alpha=None,
         precompute_ref_logps=True,
-        f_divergence_type="reverse_kl",
+        f_divergence_type=f_divergence_type,
+        f_alpha_divergence_coef=f_alpha_divergence_coef,
         use_weighting=False,
         loss_types=loss_types,
         loss_weights=loss_weights or [1.0] * len(loss_types),

@@ -257,6 +257,12 @@ def _lerp(a: Any, b: Any, weight: Any) -> SymTensor:
     return elementwise(lambda x, y, t: x + t * (y - x), a, b, weight)
 
 
+@op("exp_capped")
+def _exp_capped(x: Any, cap: float = 80.0) -> SymTensor:
+    sy.leave_out(f"exponents above {cap:g} are capped")
+    return elementwise(sy.exp, x)
+
+
 op("log1mexp")(lambda x: elementwise(lambda e: sy.log(1 - sy.exp(e)), x))
 op("detach", "stop_gradient")(lambda x: freeze(x))
 

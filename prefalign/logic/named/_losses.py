@@ -106,6 +106,12 @@ def _pairwise() -> Iterable[Named]:
     yield Named("DPOP", "Pal et al. 2024, arXiv:2402.13228", terms, "authors", ("dpo-positive", "smaug"), note=note)
     terms = (Term(_DPO, logistic.with_margin(-alpha * longer / BETA)),)
     yield Named("R-DPO", "Park et al. 2024, arXiv:2403.19159", terms, "authors", ("length-regularised-dpo",))
+    gamma = sympy.Symbol("gamma")
+    focal = Link(logistic.expression * (1 + sympy.exp(-BETA * RHO)) ** -gamma, "turning", "focal")
+    yield Named("FocalPO", "Liu et al. 2025, arXiv:2501.06645", (Term(_DPO, focal),), "derived")
+    note = "w and l are read as length-normalised probabilities; beta is its margin gamma"
+    paper = "Wu et al. 2025, arXiv:2503.07426"
+    yield Named("RePO", paper, (Term(_CPO, LINKS["hinge"]),), "derived", ("re-po",), note=note)
     terms = (Term(_DPO, logistic.with_margin(-delta / BETA)),)
     yield Named("ODPO", "Amini, Vieira, Cotterell 2024, arXiv:2402.10571", terms, "authors", ("offset-dpo",))
     smoothed = (Term(_DPO, LINKS["smoothed"]),)
@@ -155,6 +161,13 @@ def _sums() -> Iterable[Named]:
         "derived",
         ("sppo-hard",),
     )
+    paper = "Xiao et al. 2024, arXiv:2412.14516"
+    terms = (Term(_DPO, logistic.at(beta=1)), Term(_CHOSEN, square), Term(_REJECTED, square))
+    yield Named("Cal-DPO", paper, terms, "derived")
+    falls = sympy.exp(-RHO)
+    terms = (Term("w", Link(-sympy.exp(RHO), "decreasing", "probability")), Term("1/l", Link(falls, "decreasing")))
+    note = "w and l are read as length-normalised probabilities"
+    yield Named("SimPER", "Xiao et al. 2025, arXiv:2502.00883", terms, "derived", note=note)
     paper = "D'Oosterlinck et al. 2024, arXiv:2408.06266"
     yield Named("APO-zero", paper, (Term(_CHOSEN, sigmoid), Term(_REJECTED, sigmoid)), "derived", ("apo",))
     yield Named("APO-down", paper, (Term("rw/w", sigmoid), Term(_DPO, sigmoid)), "derived")
@@ -171,7 +184,16 @@ def named_losses() -> tuple[Named, ...]:
 
 
 # Names that people will ask for, and why they have no entry.
+_TWO_RATIOS = (
+    "it is a function of g(rho_1) - g(rho_2), which has no single ratio; `derive` reads it off the loss object"
+)
 REFUSED = {
+    **dict.fromkeys(
+        ("f-dpo", "fdpo", "chi-po", "chipo", "squared-po", "squaredpo", "alpha-po", "alphapo"), _TWO_RATIOS
+    ),
+    **dict.fromkeys(
+        ("beta-dpo", "betadpo"), "its beta is that of the batch's mean margin; the loss is DPO's structure"
+    ),
     "aot": "it sorts the margins of a batch, so that no pair has a ratio of its own",
     "aotunpaired": "it sorts the margins of a batch, so that no pair has a ratio of its own",
     "drdpo": "it takes a logarithm of a mean over the batch; the loss inside is DPO's structure",

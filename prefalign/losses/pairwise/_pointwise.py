@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._loss import Loss, check_number
+from .._loss import Composite, Loss, check_number
 from .._pairs import PairLogps
 from .._registry import register_loss
+from ._margin import DPO
 
 _CHOSEN = "(log pi(w) - log ref(w))"
 _REJECTED = "(log pi(l) - log ref(l))"
@@ -130,6 +131,41 @@ class SPPO(_Separate):
         """The loss of every pair, shape (pairs,)."""
         chosen, rejected = pair_logps.ratios()
         return (chosen - 0.5 / self.beta) ** 2 + (rejected + 0.5 / self.beta) ** 2
+
+
+@register_loss("cal_dpo")
+@dataclass(frozen=True)
+class CalDPO(Composite):
+    """DPO whose log-ratios are held near +1/(2*beta) and -1/(2*beta), so that they have the scale of a reward.
+
+    DPO(1) + weight * SPPO(beta)
+
+    Args:
+        beta: Dimensionless, > 0; the targets are +-1/(2*beta) nats. The logistic term has none.
+        weight: Of the squared distances, > 0.
+
+    Raises:
+        LossError: An argument is out of range.
+
+    Example:
+        >>> zeros = torch.zeros(1)
+        >>> CalDPO(beta=0.5)(PairLogps(zeros, zeros, zeros, zeros))  # log 2 + 1 + 1
+        tensor([2.6931])
+
+    Source: Xiao et al. 2024, arXiv:2412.14516, Eq. 10. The authors' code takes weight = 0.5.
+    """
+
+    beta: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number(self, "beta", 0.0)
+        check_number(self, "weight", 0.0, hint="For the logistic term alone use `DPO(beta=1)`.")
+
+    @property
+    def terms(self) -> tuple[tuple[float, Loss], ...]:
+        """The logistic term, and the squared distances."""
+        return ((1.0, DPO(1.0)), (self.weight, SPPO(self.beta)))
 
 
 @register_loss("apo_zero", trl="apo_zero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -67,6 +68,45 @@ class SimPO(Loss):
         chosen, rejected = pair_logps.logps(self.mean)
         # TRL's order of operations: the margin is subtracted before the scaling.
         return -functional.logsigmoid(self.beta * (chosen - rejected - self.gamma / self.beta))
+
+
+@register_loss("sim_per")
+@dataclass(frozen=True)
+class SimPER(Loss):
+    """Difference of the inverse perplexities, without a hyperparameter.
+
+    exp(log pi(l)/|l|) - exp(log pi(w)/|w|)
+
+    Raises:
+        LossError: When called, the pairs carry no token counts.
+
+    Example:
+        >>> ones = torch.ones(1)
+        >>> SimPER()(PairLogps(torch.tensor([0.5]).log(), torch.tensor([0.25]).log(), None, None, ones, 2 * ones))
+        tensor([0.])
+
+    Source: Xiao et al. 2025, arXiv:2502.00883, Eq. 7.
+    """
+
+    @property
+    def needs_reference(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Always: for the means."""
+        return True
+
+    @property
+    def formula(self) -> str:
+        """The formula."""
+        return "exp(log pi(l)/|l|) - exp(log pi(w)/|w|)"
+
+    def __call__(self, pair_logps: PairLogps) -> Tensor:
+        """The loss of every pair, shape (pairs,)."""
+        chosen, rejected = pair_logps.logps(mean=True)
+        return torch.exp(rejected) - torch.exp(chosen)
 
 
 @register_loss("odds_ratio")
