@@ -6,9 +6,7 @@ from typing import Literal
 
 from ._registry import register_loss
 from ._wrappers import Robust, Smoothed
-from .pairwise import DPO
-from .pairwise._divergences import FDivergence, Kind
-from .pairwise._slic import RankHinge
+from .pairwise import DPO, FDivergence, Kind, RankHinge
 
 
 @register_loss("rdpo", trl="robust")

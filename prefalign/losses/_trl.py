@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from .._errors import LossError, did_you_mean
 from ._loss import Loss, WeightedSum
 from ._registry import find_trl, trl_names
-from .pairwise._divergences import FDivergence, Kind
-from .pairwise._sft import SFT
+from .pairwise import SFT, FDivergence, Kind
 
 _DEFAULTS = {"beta": 0.1, "label_smoothing": 0.0, "discopop_tau": 0.05, "f_alpha_divergence_coef": 0.5}
 # TRL's `f_divergence_type` -> the divergence of `FDivergence`.

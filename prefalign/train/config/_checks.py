@@ -68,6 +68,8 @@ _LOSS_OPTIONS: dict[str, object] = {
     "label_smoothing": 0.0,
     "beta": 0.1,
     "discopop_tau": 0.05,
+    "f_divergence_type": "reverse_kl",
+    "f_alpha_divergence_coef": 0.5,
 }
 # Their values in a `PrefConfig` that was not given them, or whose loss has replaced them.
 _NOT_GIVEN: dict[str, tuple[object, ...]] = {"loss_type": (None, []), "beta": (None,)}
@@ -75,7 +77,6 @@ _NOT_GIVEN: dict[str, tuple[object, ...]] = {"loss_type": (None, []), "beta": (N
 _TRL_ONLY: tuple[tuple[str, object], ...] = (
     ("use_weighting", False),
     ("ld_alpha", None),
-    ("f_divergence_type", "reverse_kl"),
 )
 
 

@@ -90,6 +90,8 @@ def trl_loss(args: Any) -> Loss:
         label_smoothing=args.label_smoothing,
         loss_weights=args.loss_weights,
         discopop_tau=args.discopop_tau,
+        f_divergence_type=args.f_divergence_type,
+        f_alpha_divergence_coef=args.f_alpha_divergence_coef,
     )
 
 
