@@ -39,7 +39,7 @@ def known_losses(structure: PreferenceStructure) -> Known:
 
     Example:
         >>> known_losses(PreferenceStructure.from_rows("bvxo")).structure
-        ('CPO', 'SLiC (hinge)', 'RRHF (perceptron)')
+        ('CPO', 'SLiC (hinge)', 'RRHF (perceptron)', 'RePO (hinge)')
         >>> known_losses(PreferenceStructure.from_rows("bvoo")).ratio      # w over w·l: 1/l
         ()
     """
