@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .entailment._dominance import dominates as dominates
     from .generation._count import count as count
     from .generation._generate import generate as generate
+    from .generation._generate import generate_masks as generate_masks
     from .generation._generate import nearest as nearest
     from .generation._generate import sample as sample
     from .generation._rank import Candidate as Candidate
@@ -77,6 +78,7 @@ _LATER = {
     "Explanation": "analysis._explain",
     "explain": "analysis._explain",
     "generate": "generation._generate",
+    "generate_masks": "generation._generate",
     "nearest": "generation._generate",
     "sample": "generation._generate",
     "Known": "named._lookup",
@@ -97,12 +99,15 @@ _LATER = {
     "read_spec": "generation.specs._files",
 }
 
+# `derive` stays out: it reads logic alone, and a star import must not hide `prefalign.derive`, which reads code too.
 __all__ = [
     "LINKS",
+    "AnyRule",
     "Behaviour",
     "Candidate",
     "Catalogue",
     "Comparison",
+    "Course",
     "Direction",
     "Dominance",
     "Entry",
@@ -128,17 +133,19 @@ __all__ = [
     "compare",
     "coprime",
     "count",
-    "derive",
     "describe",
     "dominates",
     "entails",
     "equivalent",
     "exactly_one",
     "explain",
+    "from_boolean",
     "generate",
+    "generate_masks",
     "join",
     "known_losses",
     "meet",
+    "named_inner",
     "nearest",
     "only",
     "original",
@@ -164,4 +171,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "derive"])

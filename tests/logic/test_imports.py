@@ -9,10 +9,11 @@ import sys
 import pytest
 import sympy
 
+import prefalign
 import prefalign.logic as logic
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(logic.__path__, "prefalign.logic."))
-PUBLIC = {name: getattr(logic, name) for name in logic.__all__} | {"log": sympy.log}
+PUBLIC = {name: getattr(logic, name) for name in dir(logic)} | {"log": sympy.log}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -23,7 +24,14 @@ def test_the_examples_in_the_docstrings_are_true(name):
 
 
 def test_tab_completion_offers_what_is_public_and_nothing_else():
-    assert {name for name in dir(logic) if not name.startswith("_")} == set(logic.__all__)
+    assert {name for name in dir(logic) if not name.startswith("_")} == {*logic.__all__, "derive"}
+
+
+def test_a_star_import_does_not_hide_the_derive_that_reads_code():
+    names = {}
+    exec("from prefalign import derive\nfrom prefalign.logic import *", names)
+    assert names["derive"] is prefalign.derive
+    assert names["generate_masks"] is logic.generate_masks
 
 
 @pytest.mark.parametrize("heavy", ["torch", "matplotlib", "numpy", "dd"])

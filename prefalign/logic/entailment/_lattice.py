@@ -62,6 +62,9 @@ class Lattice:
         self.atoms = atoms
         self.nodes: Mapping[str, PreferenceStructure] = MappingProxyType(joined)
 
+    def __reduce__(self) -> tuple[type[Lattice], tuple[dict[str, PreferenceStructure]]]:
+        return Lattice, (dict(self.nodes),)
+
     @cached_property
     def _above(self) -> dict[str, frozenset[str]]:
         items = [(name, s.top_mask, s.bottom_mask) for name, s in self.nodes.items()]

@@ -21,6 +21,7 @@ from .sets import (
     monotone_parts,
     region_size,
     skeleton,
+    stream,
 )
 from .specs import as_spec
 
@@ -59,6 +60,33 @@ def generate(spec: Specification | str | Mapping[str, Any]) -> Iterator[Preferen
     """
     asked = as_spec(spec)
     return _ordered(asked)
+
+
+def generate_masks(spec: Specification | str | Mapping[str, Any]) -> Iterator[Pairs]:
+    """The structures that satisfy a specification as arrays, millions a second, in no order of simplicity.
+
+    For what is too much to be sorted or held as objects. Row i of the truth table is bit i of a mask (T before F, the
+    first atom slowest): `PreferenceStructure(spec.atoms, int(top), int(bottom))` is the structure.
+
+    Args:
+        spec: As in `generate`, without `distinct ratio`; over six propositions at most. Nothing limits how many satisfy
+            it.
+
+    Yields:
+        Tops and bottoms, two uint64 arrays of one length, at least one long.
+
+    Raises:
+        SpecError: It asks for distinct ratios, or cannot be listed.
+
+    Example:
+        >>> tops, bottoms = next(generate_masks("between orpo and unCPO"))
+        >>> sorted(PreferenceStructure(("w", "l"), int(t), int(b)).rows for t, b in zip(tops, bottoms))
+        ['ovxo', 'ovxv', 'vvxo', 'vvxv']
+    """
+    asked = as_spec(spec)
+    if asked.distinct == "ratio":
+        raise SpecError("`generate_masks` cannot tell ratios apart; leave out `distinct ratio`, or use `generate`.")
+    return stream(asked.condition, asked.atoms)
 
 
 def _ordered(spec: Specification) -> Iterator[PreferenceStructure]:

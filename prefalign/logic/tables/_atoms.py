@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from ..._errors import SpecError
 
@@ -48,6 +49,11 @@ def canonical(names: Iterable[str]) -> tuple[str, ...]:
         >>> canonical(["rl", "l", "w2", "w", "l"])
         ('w', 'l', 'rl', 'w2')
     """
+    return _canonical(tuple(names))
+
+
+@lru_cache(maxsize=1 << 12)
+def _canonical(names: tuple[str, ...]) -> tuple[str, ...]:
     atoms = tuple(sorted(set(names), key=atom_key))
     if len(atoms) > MAX_ATOMS:
         raise SpecError(f"at most {MAX_ATOMS} atoms can be handled (got {len(atoms)}).")

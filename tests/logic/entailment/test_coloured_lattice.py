@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from prefalign import PrefalignError
@@ -21,3 +24,10 @@ def test_nodes_take_the_colours_of_their_values(tmp_path):
 def test_a_value_for_no_node_is_refused(tmp_path):
     with pytest.raises(PrefalignError, match="'DPO' is none"):
         Lattice(["cpo", "orpo"]).draw(tmp_path / "x.svg", values={"DPO": 1.0})
+
+
+def test_a_lattice_is_copied_and_pickled_whole():
+    lattice = Lattice({"mine": "cpo", "orpo": "orpo", "ccpo": "ccpo"})
+    for other in (pickle.loads(pickle.dumps(lattice)), copy.deepcopy(lattice)):  # noqa: S301 - our own
+        assert dict(other.nodes) == dict(lattice.nodes)
+        assert other.edges == lattice.edges

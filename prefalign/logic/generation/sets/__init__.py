@@ -20,6 +20,7 @@ from ._enumerate import MAX_KEPT as MAX_KEPT
 from ._enumerate import by_literals as by_literals
 from ._enumerate import listable as listable
 from ._enumerate import region_size as region_size
+from ._enumerate import stream as stream
 from ._monotone import monotone_parts as monotone_parts
 from ._ratios import collect as collect
 from ._ratios import distinct_ratios as distinct_ratios

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...analysis import Behaviour, Summed, levels, summed
 from ...structures import PreferenceStructure
-from ...tables import count_literals, literal_array
+from ...tables import atom_mask, chosen_of, count_literals, is_reference, literal_array, original
+from ._points import same_at_two_points
 from ._regions import Region
 
 
@@ -135,6 +136,46 @@ class NoDisplacement(Property):
         if self.joint:
             return facts.joint.kind in ("zero", "positive")
         return facts.displacement is None
+
+    def contains(self, tops: Any, bottoms: Any) -> Any:
+        if isinstance(tops, int) or self.joint or not len(tops):
+            return super().contains(tops, bottoms)
+        import numpy as np
+
+        # The ratio must not depend on another probability of the model. At a point modulo a prime that is quickly seen
+        # of those that do; where not even the tables depend on one, and rise in the chosen answer, it is certain.
+        inside = (tops != 0) & (bottoms != 0)
+        chosen = chosen_of(self.atoms)
+        others = {original(atom) for atom in self.atoms if not is_reference(atom)} - {chosen}
+        certain = inside & _rises(self.atoms, chosen, tops, bottoms)
+        for other in sorted(others):
+            inside[inside] = same_at_two_points(tops[inside], bottoms[inside], self.atoms, other)
+            for place, atom in enumerate(self.atoms):
+                if original(atom) == other:
+                    certain &= ~(_changes(place, len(self.atoms), tops) | _changes(place, len(self.atoms), bottoms))
+        asked = np.flatnonzero(inside & ~certain)
+        inside[asked] = super().contains(tops[asked], bottoms[asked])
+        return inside
+
+
+def _changes(place: int, count: int, masks: Any) -> Any:
+    """Whether a table depends on the atom at `place`, for arrays of tables."""
+    import numpy as np
+
+    true, width = atom_mask(place, count), 1 << (count - 1 - place)
+    return ((masks >> np.uint64(width)) ^ masks) & np.uint64(true) != 0
+
+
+def _rises(atoms: tuple[str, ...], chosen: str, tops: Any, bottoms: Any) -> Any:
+    """Whether the top's table rises in the chosen answer and its copies, and the bottom's falls, for arrays."""
+    import numpy as np
+
+    good = np.ones(len(tops), dtype=bool)
+    for place, atom in enumerate(atoms):
+        if original(atom) == chosen:
+            true, width = np.uint64(atom_mask(place, len(atoms))), np.uint64(1 << (len(atoms) - 1 - place))
+            good &= (tops >> width & ~tops & true == 0) & (bottoms & ~(bottoms >> width) & true == 0)
+    return good
 
 
 @dataclass(frozen=True)

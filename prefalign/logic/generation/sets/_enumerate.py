@@ -109,6 +109,23 @@ def members(condition: Condition, atoms: tuple[str, ...]) -> Iterator[Pairs]:
                 yield tops[inside], bottoms[inside]
 
 
+def stream(condition: Condition, atoms: tuple[str, ...]) -> Iterator[Pairs]:
+    """All structures that satisfy a condition, in chunks, however many they are.
+
+    Raises:
+        SpecError: Only decision diagrams could tell them, or there are more than six propositions.
+    """
+    region = skeleton(condition, atoms)
+    if len(atoms) > 6 or region_size(region) is None:
+        raise SpecError(f"this specification cannot be listed: {condition.said()}. Draw from it with `sample`.")
+    for tops, bottoms in list_region(region):
+        inside = condition.contains(tops, bottoms)
+        if inside.all():
+            yield tops, bottoms
+        elif inside.any():
+            yield tops[inside], bottoms[inside]
+
+
 def by_literals(condition: Condition, atoms: tuple[str, ...]) -> Iterator[tuple[int, Pairs]]:
     """The structures that satisfy a condition, level by level of literals, without listing the others first.
 

@@ -52,6 +52,12 @@ class Specification:
     def __invert__(self) -> Specification:
         return _combine("not", (self,))
 
+    def __eq__(self, other: object) -> bool:
+        return str(self).lower() == str(other).lower() if isinstance(other, Specification) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self).lower())  # cpo is CPO
+
     def __str__(self) -> str:
         ending = "; distinct ratio" if self.distinct == "ratio" else ""
         return f"atoms {', '.join(self.atoms)}; {self.condition.said()}{ending}"
