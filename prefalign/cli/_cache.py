@@ -131,7 +131,7 @@ def _summary(store: Path, shards: Sequence[Shard], damaged: list[str], about: di
         "dtype": str(about.get("dtype", "unknown")),
         "autocast": str(about.get("autocast", "unknown")),
         "texts": sum(len(shard.ends) for shard in shards),
-        "tokens": sum(len(shard.logps) for shard in shards),
+        "tokens": sum(shard.logps.numel for shard in shards),
         "shards": len(shards),
         "bytes": sum(path.stat().st_size for path in files),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(path.stat().st_mtime for path in files))),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from ..._errors import CheckpointError
+from ..._files import explain
 from ..weights import Entry, read_header
 
 DAMAGED = ".damaged"
@@ -28,12 +29,17 @@ FORMAT = "prefalign reference cache 2"
 _TENSORS = {"keys": "U8", "ends": "I64", "checks": "I64", "logps": "F32"}
 
 
+_KINDS = {"U8": "u1", "I64": "<i8", "F32": "<f4"}
+
+
 Values: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of rows, mapped into memory.
+    """One file of rows. Log-probabilities are read when they are asked for.
+
+    Nothing is mapped into memory: a mapped file that another process cuts short ends this one with SIGBUS.
 
     Attributes:
         path: The file; its stem is the start of the SHA-256 of its content.
@@ -41,22 +47,25 @@ class Shard:
         ends: (rows,) where each row's values end among all.
         checks: (rows,) CRC-32 of the reference's key, which is the folder's name, the row's key and its values: a shard
             that was put into another reference's folder holds no row that is valid there.
-        logps: (values,) log-probabilities in nats.
+        logps: Where the file holds the (values,) log-probabilities, in nats.
     """
 
     path: Path
     keys: npt.NDArray[np.uint8]
     ends: npt.NDArray[np.int64]
     checks: npt.NDArray[np.int64]
-    logps: Values
+    logps: Entry
 
     def row(self, number: int) -> Values | None:
         """The values of one row; None if they are not what was written."""
         start = int(self.ends[number - 1]) if number else 0
         end = int(self.ends[number])
-        if not 0 <= start <= end <= len(self.logps):
+        if not 0 <= start <= end <= self.logps.numel:
             return None
-        values: Values = self.logps[start:end]
+        try:
+            values: Values = _read(self.logps, start, end)
+        except CheckpointError:  # the file was cut short, or removed
+            return None
         good = _check(self.path.parent.name, self.keys[number].tobytes(), values) == int(self.checks[number])
         return values if good else None
 
@@ -66,7 +75,7 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard, after a check of its header.
+    """Read a shard's keys, after a check of its header.
 
     Raises:
         CheckpointError: It is damaged, or no shard.
@@ -74,11 +83,12 @@ def open_shard(path: Path) -> Shard:
     entries = read_header(path)
     if {name: entry.dtype for name, entry in entries.items()} != _TENSORS:
         raise CheckpointError(f"`{path}` is no shard of a reference cache.")
-    shard = Shard(path, *(_map(entries[name]) for name in _TENSORS))
-    rows = len(shard.ends)
-    if shard.keys.shape != (rows, KEY_BYTES) or shard.checks.shape != (rows,) or shard.logps.ndim != 1:
+    rows = entries["ends"].numel
+    shapes = {"keys": (rows, KEY_BYTES), "ends": (rows,), "checks": (rows,), "logps": (entries["logps"].numel,)}
+    if {name: entry.shape for name, entry in entries.items()} != shapes:
         raise CheckpointError(f"`{path}` is damaged: its parts are of different lengths.")
-    return shard
+    keys, ends, checks = (_read(entries[name], 0, entries[name].numel) for name in ("keys", "ends", "checks"))
+    return Shard(path, keys.reshape(rows, KEY_BYTES), ends, checks, entries["logps"])
 
 
 def pack(rows: Mapping[bytes, Values], reference: str) -> bytes:
@@ -106,11 +116,15 @@ def shard_name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _map(entry: Entry) -> npt.NDArray[Any]:
-    kinds = {"U8": np.uint8, "I64": np.int64, "F32": np.float32}
-    if entry.size == 0:  # nothing to map
-        return np.zeros(entry.shape, dtype=kinds[entry.dtype])
+def _read(entry: Entry, start: int, end: int) -> npt.NDArray[Any]:
+    """The elements [start, end) of a tensor."""
+    kind = np.dtype(_KINDS[entry.dtype])
     try:
-        return np.memmap(entry.file, dtype=kinds[entry.dtype], mode="r", offset=entry.start, shape=entry.shape)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"Cannot read `{entry.file}`: {error}.") from None
+        with entry.file.open("rb", buffering=0) as file:
+            file.seek(entry.start + start * kind.itemsize)
+            content = file.read((end - start) * kind.itemsize)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read `{entry.file}`: {explain(error)}.") from None
+    if len(content) != (end - start) * kind.itemsize:
+        raise CheckpointError(f"`{entry.file}` is truncated.")
+    return np.frombuffer(content, dtype=kind)

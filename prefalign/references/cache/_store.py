@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..._errors import CheckpointError, TrainingError
-from ..._files import new_file, write_json
+from ..._errors import CheckpointError
+from ..._files import explain, new_file, write_json
 from ._shard import DAMAGED, FORMAT, Shard, Values, open_shard, pack, shard_name
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,9 @@ class LogpStore:
     Args:
         folder: The reference's folder; made when something is first written.
         about: What the reference is, for `about.json`.
+
+    Attributes:
+        full: Why nothing more can be written; None while the disk takes it.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
@@ -54,6 +57,7 @@ class LogpStore:
         self._pending: dict[bytes, Values] = {}
         self._values = 0
         self._written = time.monotonic()
+        self.full: str | None = None
         self._index()
         self.refresh()
 
@@ -96,8 +100,8 @@ class LogpStore:
         return len(self._starts) + len(self._pending)
 
     def add(self, key: bytes, values: Values) -> None:
-        """Keep a row; it reaches the disk with its shard."""
-        if key in self._pending:
+        """Keep a row; it reaches the disk with its shard. On a disk that takes no more nothing is kept."""
+        if key in self._pending or self.full is not None:
             return
         self._pending[key] = np.array(values, dtype=np.float32)
         self._values += len(values)
@@ -105,11 +109,7 @@ class LogpStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last shard.
-
-        Raises:
-            TrainingError: The disk takes no more.
-        """
+        """Write what was added since the last shard; if the disk takes no more, warn once, and let it go."""
         self._written = time.monotonic()
         if not self._pending:
             return
@@ -119,12 +119,13 @@ class LogpStore:
             self._begin()
             with new_file(self.folder / f"{name}.safetensors", durable=True) as partial:
                 partial.write_bytes(content)
+            self._shards[name] = open_shard(self.folder / f"{name}.safetensors")
         except OSError as error:
-            raise TrainingError(
-                f"The reference cache could not write to {str(self.folder)!r}: {error.strerror}. What was written "
-                'before is kept: start again once there is room and permission, or with `reference_cache="off"`.'
-            ) from error
-        self._shards[name] = open_shard(self.folder / f"{name}.safetensors")
+            self.full = f"nothing more can be written to {str(self.folder)!r}: {explain(error)}"
+            logger.warning(
+                "reference cache: %s. What was written before is kept; the run goes on, and computes what is missing.",
+                self.full,
+            )
         self._pending, self._values = {}, 0
         self._index()
 

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import broadcast_object_list, gather_object, send_to_device
 from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -45,7 +45,6 @@ def settle(trainer: Any, plan: CachePlan, load: Load, quantization: Any = None) 
     Raises:
         ConfigError: The cache was asked for, and cannot be used.
         CheckpointError: What it holds is not what the reference gives.
-        TrainingError: The disk takes no more.
     """
     if plan.folder is None:
         return None
@@ -56,6 +55,9 @@ def settle(trainer: Any, plan: CachePlan, load: Load, quantization: Any = None) 
         why = cache.prepare()
         if why is None:
             return cache
+        if cache.full:  # said by the store; even a cache that was asked for is not worth the run
+            weights.hold()
+            return None
     plan.off(why)
     weights.hold()
     return None
@@ -72,6 +74,7 @@ class ReferenceCache:
     Attributes:
         store: The log-probabilities on disk.
         computed: How many pairs this process has computed.
+        full: The disk took no more before all rows were written, on some process.
         spread: Root mean square of cached minus fresh log-probabilities of a text, summed over tokens, in nats.
     """
 
@@ -81,6 +84,7 @@ class ReferenceCache:
         assert plan.folder is not None
         self.store = LogpStore(plan.folder / weights.key(), weights.about())
         self.computed = 0
+        self.full = False
         self.spread: float | None = None
         self._verified = False  # a batch that came from the cache, where nothing was checked before training
         self._collate = trainer.data_collator
@@ -157,7 +161,7 @@ class ReferenceCache:
         return None if found[0] else "the first rows of the data are not there from an earlier run"
 
     def _fill(self) -> str | None:
-        trainer, world = self.trainer, self.trainer.accelerator.num_processes
+        world = self.trainer.accelerator.num_processes
         surveys = {name: survey(each, self._collate, name, self._shows) for name, each in self.datasets.items()}
         self._found = sum(len(each.keys) for each in surveys.values())
         why = self._not_worth(surveys)
@@ -169,7 +173,10 @@ class ReferenceCache:
             self.store.refresh()
             for name, numbers in self._missing(surveys).items():
                 self._compute(name, surveys[name], numbers)
-        trainer.accelerator.wait_for_everyone()
+        reasons = [each for each in gather_object([self.store.full]) if each is not None]
+        if reasons:
+            self.full = True
+            return str(reasons[0])
         self.store.refresh()
         lost = sum(len(each.missing(self.store)) for each in surveys.values())
         if lost:
@@ -215,6 +222,8 @@ class ReferenceCache:
                     for rows, tokens in self._fresh(self.datasets[name], batch):
                         self._keep(rows, tokens)
                     bar.update(len(batch))
+                    if self.store.full is not None and not self.weights.sharded:
+                        break
         finally:  # also when it is interrupted
             self.store.flush()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from prefalign._errors import CheckpointError, ConfigError
 from prefalign.cli import main
@@ -127,7 +127,7 @@ def test_a_damaged_shard_is_set_aside_and_computed_again(checkpoint, tmp_path, f
     cached(tmp_path, checkpoint)
     first, second = sorted(shards(folder), key=lambda path: path.stat().st_size)
     content = bytearray(second.read_bytes())
-    content[open_shard(second).logps.offset] ^= 1  # the last bit of the first value
+    content[open_shard(second).logps.start] ^= 1  # the last bit of the first value
     second.write_bytes(content)
     again = cached(tmp_path, checkpoint)
     assert again.reference_cache.computed == 20
@@ -186,6 +186,49 @@ def test_the_cache_goes_with_other_ways_to_save_time(options, checkpoint, tmp_pa
     plain, mine = runs
     assert mine.reference_cache.computed == 24
     assert largest_difference(mine, plain) < 1e-5
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_full_disk_of_the_cache_alone_costs_the_cache_alone(streamed, checkpoint, tmp_path, monkeypatch, caplog):
+    def data():
+        return {"train_dataset": tiny_pairs().to_iterable_dataset() if streamed else tiny_pairs()}
+
+    plain = cached(tmp_path, checkpoint, data(), reference_cache="off")
+
+    def full(source, target):
+        if str(target).endswith(".safetensors"):
+            raise OSError(28, os.strerror(28), str(target))
+        return replace(source, target)
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", full)
+    mine = cached(tmp_path, checkpoint, data())
+    for trainer in (plain, mine):
+        trainer.train()
+    assert largest_difference(mine, plain) == 0
+    assert caplog.text.count("No space left on device") == 1
+    assert "the run goes on" in caplog.text
+
+
+class Cut(TrainerCallback):
+    """Cuts every shard short after the first step."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 1:
+            for path in shards(self.folder):
+                os.truncate(path, 100)
+
+
+def test_a_shard_that_is_cut_short_during_a_run_costs_its_rows_alone(checkpoint, tmp_path, folder, caplog):
+    plain = cached(tmp_path, checkpoint, reference_cache="off")
+    mine = cached(tmp_path, checkpoint, {"callbacks": [Cut(folder)]})
+    for trainer in (plain, mine):
+        trainer.train()
+    assert largest_difference(mine, plain) < 1e-6  # rows were computed in other batches
+    assert "is damaged" in caplog.text
 
 
 KILLED = """

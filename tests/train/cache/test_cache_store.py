@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from prefalign._errors import TrainingError
 from prefalign.references import LogpStore, open_shard, stores_in
 from prefalign.references.cache import _store
 from prefalign.train.cache._rows import Survey, padded, row_keys, row_values
@@ -108,6 +107,17 @@ def test_a_file_that_is_no_shard_is_set_aside(damage, store, caplog):
     assert "set aside" in caplog.text or "It now has the name" in caplog.text
 
 
+def test_a_shard_that_is_cut_short_while_it_is_open_costs_its_rows_alone(store, caplog):
+    """A mapped file would end this process with SIGBUS."""
+    cut, gone, _ = shards(store)
+    lost = {row.tobytes() for path in (cut, gone) for row in open_shard(path).keys}
+    os.truncate(cut, 16)
+    gone.unlink()
+    assert {key(number) for number in range(9) if store.get(key(number)) is None} == lost
+    assert len(caplog.records) == 2
+    assert cut.with_name(cut.name + ".damaged").exists()
+
+
 def test_what_a_killed_process_wrote_stays_and_its_last_shard_is_lost(tmp_path):
     child = os.fork()
     if child == 0:  # pragma: no cover - ends itself
@@ -155,19 +165,24 @@ def test_a_read_only_folder_is_read(store):  # pragma: no cover - not as root
     again = LogpStore(store.folder)
     assert len(again) == 9
     again.add(key(20), values(20))
-    with pytest.raises(TrainingError, match="could not write"):
-        again.flush()
+    again.flush()
+    assert "Permission denied" in again.full
 
 
-def test_a_disk_that_takes_no_more_is_one_error(store, monkeypatch):
+def test_a_disk_that_takes_no_more_is_one_warning(store, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     store.add(key(20), values(20))
-    with pytest.raises(TrainingError, match=r"No space left on device.*start again once there is room"):
-        store.flush()
+    store.flush()
+    store.add(key(21), values(21))
+    store.flush()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "No space left on device" in caplog.text
     assert len(shards(store)) == 3
+    assert store.get(key(3)).tolist() == values(3, count=3).tolist()
+    assert key(21) not in store
     assert not list(store.folder.glob("*.tmp"))
 
 
