@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from .._errors import CheckpointError
 from ..references import load_state, save_state
 from ._estimate import estimate_training
 from ._trl import set_tokens_seen, tokens_seen
-from .checkpoints import LAST_FILE, binding_of, check_binding, check_weights, finish, run_record, write_run
+from .checkpoints import LAST_FILE, binding_of, check_binding, check_weights, finish, rotate, run_record, write_run
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -83,12 +82,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.trainer.accelerator.wait_for_everyone()  # every process writes its random state
         if args.should_save:
             finish(folder)
-            rotate_checkpoints(
-                output_dir=args.output_dir,
-                save_total_limit=args.save_total_limit,
-                best_model_checkpoint=state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            rotate(args.output_dir, args.save_total_limit, state.best_model_checkpoint)
 
     @cached_property
     def _binding(self) -> dict[str, Any]:

@@ -68,6 +68,24 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_the_last_checkpoint_whole(
     fails_after_two(trainer, "No space left on device")
 
 
+FILES = [
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json"),
+    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"),
+]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device whose every write fails is needed")
+@pytest.mark.parametrize("name", FILES)
+def test_a_disk_that_is_full_for_any_one_file_leaves_the_last_checkpoint_whole(name, checkpoint, tmp_path):
+    def fill():
+        folder = tmp_path / "ours" / "checkpoint-3"
+        folder.mkdir()
+        (folder / name).symlink_to("/dev/full")
+
+    trainer = ours(tmp_path, checkpoint, {"callbacks": [At(3, fill)]}, save_total_limit=1, **SAVING)
+    fails_after_two(trainer, "could not write")
+
+
 @pytest.fixture
 def locked(ordinary_user):
     """A folder that may be read but not written to, with a file in it."""

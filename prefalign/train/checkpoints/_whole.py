@@ -8,10 +8,11 @@ import pickle
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers.trainer_utils import sort_checkpoints
 
 from ..._errors import CheckpointError, ConfigError, TrainingError
 from ...references import check_resumable
@@ -20,7 +21,9 @@ from ._binding import check_whole, list_files
 _STATE = "trainer_state.json"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR)
 # What safetensors and torch say when the system refuses a write; neither raises an OSError.
-_DISK_WORDS = re.compile(r"os error \d+|PytorchStreamWriter failed|inline_container|cannot be opened", re.IGNORECASE)
+_DISK_WORDS = re.compile(
+    r"os error \d+|PytorchStreamWriter failed|inline_container|iostream error|cannot be opened", re.IGNORECASE
+)
 
 
 def find_checkpoint(resume: str | os.PathLike[str] | bool | None, output_dir: str) -> str | None:
@@ -80,7 +83,9 @@ def resume_errors(folder: str | None) -> Iterator[None]:
 
 def begin(folder: Path) -> None:
     """Mark a checkpoint as unfinished; what a killed run left of it goes."""
-    if (folder / UNFINISHED).exists():
+    if folder.is_symlink():  # to a place that is not this run's
+        folder.unlink()
+    elif (folder / UNFINISHED).exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / UNFINISHED).touch()
@@ -94,6 +99,28 @@ def finish(folder: Path) -> None:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
     (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def rotate(output_dir: str, limit: int | None, best: str | None) -> None:
+    """Delete the oldest checkpoints beyond `limit`; each is marked first, for a deletion that is stopped midway.
+
+    Args:
+        output_dir: The run's folder.
+        limit: How many stay; None for all.
+        best: One that stays.
+    """
+    if not limit or limit < 0:
+        return
+    found = sort_checkpoints(output_dir, use_mtime=True)
+    kept = {found[-1], *([str(Path(best))] if best else [])} if found else set()
+    others = [folder for folder in found if folder not in kept]
+    for old in map(Path, others[: max(0, len(found) - max(limit, len(kept)))]):
+        if old.is_symlink():
+            old.unlink()
+            continue
+        with suppress(OSError):
+            (old / UNFINISHED).touch()
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output_dir(output_dir: str) -> None:
@@ -129,7 +156,7 @@ def disk_errors(output_dir: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except Exception as error:  # tokenizers raises the base class
         if not _is_of_the_disk(error):
             raise
         for mark in Path(output_dir).glob(f"checkpoint-*/{UNFINISHED}"):
@@ -147,6 +174,8 @@ def disk_errors(output_dir: str) -> Iterator[None]:
 def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK
+    if not isinstance(error, SafetensorError | RuntimeError) and type(error) is not Exception:
+        return False
     return bool(_DISK_WORDS.search(str(error)))
 
 
