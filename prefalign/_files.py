@@ -73,8 +73,27 @@ def exists(path: Path) -> bool:
     return True
 
 
+def check_regular(path: Path) -> None:
+    """Refuse pipes and devices: whoever reads from a pipe that nobody writes to waits for ever.
+
+    Args:
+        path: A file, or a folder whose files are looked at too.
+
+    Raises:
+        CheckpointError: It is a pipe, a socket or a device, or holds one.
+    """
+    try:
+        inside = sorted(path.iterdir()) if exists(path) and path.is_dir() else []
+    except OSError as error:
+        raise CheckpointError(f"Cannot read `{path}`: {explain(error)}.") from None
+    for each in (path, *inside):
+        if exists(each) and not (each.is_file() or each.is_dir()):
+            raise CheckpointError(f"`{each}` is a pipe or a device. Put a file in its place.")
+
+
 def read_json(file: Path) -> dict[str, object]:
     """A JSON object."""
+    check_regular(file)
     try:
         value = json.loads(file.read_text("utf-8"))
     except OSError as error:

@@ -6,12 +6,14 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import struct
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from prefalign.references import Policy, parse_reference
@@ -82,6 +84,16 @@ def circle(folder):
     (folder / WEIGHTS).symlink_to(folder / WEIGHTS)
 
 
+def pipe(name: str):
+    """A pipe that nobody writes to: whoever reads from it waits for ever."""
+
+    def change(folder):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
 def index(weight_map: object):
     def change(folder):
         (folder / WEIGHTS).unlink()
@@ -125,7 +137,25 @@ DAMAGES = {
     "deep config": put(b'{"a":' * 100_000, "config.json"),
     "config that is a pickle": put(PICKLE, "config.json"),
     "config of NULs": put(b"\0" * 100, "config.json"),
+    "config that is a pipe": pipe("config.json"),
+    "weights that are a pipe": pipe(WEIGHTS),
+    "index that is a pipe": pipe("model.safetensors.index.json"),
+    "tokenizer that is a pipe": pipe("tokenizer.json"),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_waiting():
+    """Ends a test that waits for ever, for what never comes out of a pipe."""
+
+    def late(*_):
+        raise AssertionError("waited for 30 s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +252,8 @@ MODELS = {
     "template of Python's classes": template("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
     "template that is unfinished": template("{% for message in messages %}"),
     "template that raises": template("{{ raise_exception('no') }}"),
+    "template that is a pipe": pipe("chat_template.jinja"),
+    "code that is a pipe": pipe("preprocessor_config.json"),
     "template that divides": template("{{ 1 / 0 }}"),
 }
 
@@ -242,6 +274,34 @@ def test_a_hostile_model_is_one_error(name, bad, capsys):
     }
     Path("config.yaml").write_text(json.dumps({**COMMON, **options}))
     refuse_command(["train", "--config", "config.yaml"], capsys)
+    assert not Path("run").exists()
+
+
+def adapter_of_a_pickle(folder):
+    torch.save({"w": Payload()}, folder / "adapter_model.bin")
+
+
+ADAPTERS = {
+    "a pickle alone": adapter_of_a_pickle,
+    "pickles under the right name": put(PICKLE, "adapter_model.safetensors"),
+    "nothing": lambda folder: None,
+    "weights that are a pipe": pipe("adapter_model.safetensors"),
+    "configuration that is a pipe": pipe("adapter_config.json"),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_without_sound_weights_is_one_error_before_its_base_loads(name, checkpoint, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    Path("adapter").mkdir()
+    LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=checkpoint).save_pretrained("adapter")
+    ADAPTERS[name](Path("adapter"))
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", never)
+    args = PrefConfig("run", loss="simpo(beta=2.0, gamma=1.0)", **COMMON)
+    said = refuse(lambda: PrefTrainer("adapter", args=args, train_dataset=tiny_pairs(4)))
+    assert "pipe" in said or "adapter" in said
     assert not Path("run").exists()
 
 

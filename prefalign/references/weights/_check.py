@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from ..._errors import CheckpointError
-from ..._files import exists, read_json
+from ..._files import check_regular, exists, read_json
 from ._lora import WEIGHTS as ADAPTER_WEIGHTS
 from ._lora import is_adapter
 from ._safetensors import Weights, read_header
@@ -23,12 +23,18 @@ def check_files(path: str) -> None:
     folder = Path(path)
     if not exists(folder) or not folder.is_dir():
         return
+    check_regular(folder)
     for name in _CONFIGS:
         if exists(folder / name):
             read_json(folder / name)
     if is_adapter(folder):
         if exists(folder / ADAPTER_WEIGHTS):
             read_header(folder / ADAPTER_WEIGHTS)
+        elif exists(folder / "adapter_model.bin"):
+            raise CheckpointError(
+                f"The adapter `{folder}` holds no `{ADAPTER_WEIGHTS}`. Its `adapter_model.bin` is a pickle, which is "
+                "never opened because loading one runs code. Save it again with `safe_serialization=True`."
+            )
     elif exists(folder / "config.json") and not read_json(folder / "config.json").get("quantization_config"):
         Weights(folder).close()
 

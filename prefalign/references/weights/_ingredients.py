@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..._errors import CheckpointError
-from ..._files import exists, explain, read_json
+from ..._files import check_regular, exists, explain, read_json
 from ._compatible import compare_configs, compare_tokenizers, has_tokenizer
 from ._lora import Adapter, check_shapes, is_adapter
 from ._safetensors import AVERAGED, Entry, Weights, pieces, weights_fingerprint
@@ -88,6 +88,7 @@ def resolve(name: str) -> Path:
     if exists(path):
         if not path.is_dir():
             raise CheckpointError(f"An ingredient must be a folder or a Hub id, but `{name}` is a file.")
+        check_regular(path)
         return path
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"There is no folder `{name}`.")

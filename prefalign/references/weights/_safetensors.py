@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from ..._errors import CheckpointError
-from ..._files import exists, explain, read_json
+from ..._files import check_regular, exists, explain, read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -77,6 +77,7 @@ def read_header(file: Path) -> dict[str, Entry]:
     Raises:
         CheckpointError: The file cannot be opened, is no safetensors file, or is cut short.
     """
+    check_regular(file)
     try:
         total = file.stat().st_size
         with file.open("rb") as stream:

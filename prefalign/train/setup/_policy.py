@@ -125,6 +125,7 @@ def base_of_adapter(model: Any) -> str | None:
     """The base model that a folder with an adapter alone names; None for anything else.
 
     Raises:
+        CheckpointError: A file of it is damaged, a pickle or a pipe.
         ConfigError: The adapter names none, or cannot be read.
     """
     if not isinstance(model, str) or not os.path.isfile(os.path.join(model, "adapter_config.json")):
@@ -133,6 +134,7 @@ def base_of_adapter(model: Any) -> str | None:
         return None
     from peft import PeftConfig
 
+    check_files(model)
     try:
         base: str | None = PeftConfig.from_pretrained(model).base_model_name_or_path
     except (OSError, ValueError, TypeError, KeyError) as error:
