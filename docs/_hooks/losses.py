@@ -53,6 +53,10 @@ EXAMPLES = {
     "CalDPO": "cal_dpo(beta=0.01)",
     "BetaDPO": "beta_dpo(beta=0.1, alpha=0.6)",
     "SimPER": "sim_per()",
+    "LD": "ld(dpo(beta=0.1), alpha=0.5)",
+    "SamPO": "sampo(dpo(beta=0.1), seed=0)",
+    "WPO": "wpo(dpo(beta=0.1))",
+    "TDPO": "tdpo(beta=0.1, alpha=0.5)",
 }
 BASES = {"Loss", "Composite", "WeightedSum"}
 TOKENS, START = 20.0, -30.0  # of every completion in the picture: its length, and the reference's log-probability
@@ -114,6 +118,7 @@ def _page(name: str, loss: Any) -> str:
     summary = (inspect.getdoc(type(loss)) or "").partition("\n")[0]
     reads = "the log-probabilities of " + ("policy and reference" if loss.needs_reference else "the policy alone")
     reads += ", and the lengths of the completions" if loss.needs_lengths else ""
+    reads += ", and single tokens" if loss.reads_tokens else ""
     lines = [
         f"# {name}",
         summary,
@@ -239,13 +244,17 @@ def measure(loss: Any, margins: list[float]) -> tuple[list[float], list[float], 
     """
     import torch
 
-    from prefalign.losses import PairLogps
+    from prefalign.losses import PairLogps, TokenLogps
 
     values, pulls, pushes = [], [], []
     tokens, start = (torch.tensor([number], dtype=torch.float64) for number in (TOKENS, START))
     for margin in margins:
         chosen, rejected = ((start + sign * margin / 2).requires_grad_() for sign in (1, -1))
-        value = loss(PairLogps(chosen, rejected, start, start, tokens, tokens)).sum()
+        # Every token as likely as the others, as a token of a uniform distribution is, and no divergence.
+        shares = torch.cat([chosen, rejected])[:, None].expand(2, int(TOKENS)) / TOKENS
+        still = torch.full_like(shares, START / TOKENS)
+        single = TokenLogps(shares, torch.ones_like(shares), still, still, torch.zeros_like(shares))
+        value = loss(PairLogps(chosen, rejected, start, start, tokens, tokens, single=single)).sum()
         by_chosen, by_rejected = torch.autograd.grad(
             value, (chosen, rejected), allow_unused=True, materialize_grads=True
         )

@@ -15,6 +15,8 @@ from ._registry import loss_names as loss_names
 from ._registry import register_loss as register_loss
 from ._registry import trl_names as trl_names
 from ._schedule import share_done as share_done
+from ._tokens import TokenLogps as TokenLogps
+from ._tokens import TokenReading as TokenReading
 from ._trl import from_trl as from_trl
 from ._wrappers import Robust as Robust
 from ._wrappers import Smoothed as Smoothed
@@ -55,3 +57,7 @@ from .pairwise._seppo import SePPO as SePPO
 from .pairwise._sft import SFT as SFT
 from .pairwise._slic import RankHinge as RankHinge
 from .pairwise._slic import SLiCHF as SLiCHF
+from .pairwise._tokenwise import LD as LD
+from .pairwise._tokenwise import TDPO as TDPO
+from .pairwise._tokenwise import WPO as WPO
+from .pairwise._tokenwise import SamPO as SamPO

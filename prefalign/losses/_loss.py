@@ -16,6 +16,7 @@ from .. import _numbers
 from .._errors import LossError, did_you_mean
 from ._pairs import PairLogps
 from ._registry import name_of
+from ._tokens import TokenReading
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Loss(ABC):
     def couples_pairs(self) -> bool:
         """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`."""
         return False
+
+    @property
+    def reads_tokens(self) -> frozenset[TokenReading]:
+        """What the loss reads of single tokens, in `PairLogps.single`: as the losses inside it; most read nothing."""
+        inside = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return frozenset().union(*(loss.reads_tokens for loss in inside if isinstance(loss, Loss)))
 
     @property
     def swap_obstacle(self) -> str | None:
@@ -175,6 +182,11 @@ class Composite(Loss):
     def couples_pairs(self) -> bool:
         """Whether any term does."""
         return any(term.couples_pairs for _, term in self.terms)
+
+    @property
+    def reads_tokens(self) -> frozenset[TokenReading]:
+        """What any term reads."""
+        return frozenset().union(*(term.reads_tokens for _, term in self.terms))
 
     @property
     def swap_obstacle(self) -> str | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import LossError
+from ._tokens import TokenLogps
 
 _LOGPS = ("chosen", "rejected", "ref_chosen", "ref_rejected")
 _PARTNERS = (("ref_chosen", "ref_rejected"), ("chosen_tokens", "rejected_tokens"))
@@ -35,6 +36,7 @@ class PairLogps:
         baseline: log pi of a completion of the baseline distribution, one for each pair, summed over tokens; for `SFT`
             and `RPO` with a `baseline` other than "chosen".
         baseline_tokens: Completion tokens in it.
+        single: Log-probabilities of single tokens, for the losses that read them (`Loss.reads_tokens`).
 
     Raises:
         LossError: A shape or a dtype is wrong, or one of two partners (such as the two reference tensors) is missing.
@@ -54,6 +56,7 @@ class PairLogps:
     chosen_token_logps: Tensor | None = None
     baseline: Tensor | None = None
     baseline_tokens: Tensor | None = None
+    single: TokenLogps | None = None
 
     def __post_init__(self) -> None:
         for name in _LOGPS:
@@ -108,7 +111,18 @@ class PairLogps:
             rejected_tokens=self.chosen_tokens,
             baseline=self.baseline,
             baseline_tokens=self.baseline_tokens,
+            single=None if self.single is None else self.single.swapped(),
         )
+
+    def single_tokens(self) -> TokenLogps:
+        """Log-probabilities of single tokens.
+
+        Raises:
+            LossError: The pairs carry none.
+        """
+        if self.single is None:
+            raise LossError("this loss reads single tokens: give `single`, a `TokenLogps`. `PrefTrainer` does so.")
+        return self.single
 
     def reference(self) -> tuple[Tensor, Tensor]:
         """log ref(w) and log ref(l), in nats, summed over tokens.

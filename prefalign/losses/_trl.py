@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .._errors import LossError, did_you_mean
 from ._loss import Loss, WeightedSum
 from ._registry import find_trl, trl_names
-from .pairwise import SFT, FDivergence, Kind
+from .pairwise import LD, SFT, WPO, FDivergence, Kind
 
 _DEFAULTS = {"beta": 0.1, "label_smoothing": 0.0, "discopop_tau": 0.05, "f_alpha_divergence_coef": 0.5}
 # TRL's `f_divergence_type` -> the divergence of `FDivergence`.
@@ -38,8 +38,8 @@ def from_trl(
         discopop_tau: TRL's `discopop_tau`.
         f_divergence_type: TRL's `f_divergence_type`; all but "reverse_kl" make an `FDivergence`.
         f_alpha_divergence_coef: TRL's, of "alpha_divergence" alone: 1 - alpha of `FDivergence`.
-        ld_alpha: Must be None: it changes the log-probabilities, not the loss.
-        use_weighting: Must be False: the weights of WPO are made of whole distributions over tokens.
+        ld_alpha: TRL's `ld_alpha`; a number makes an `LD`.
+        use_weighting: TRL's `use_weighting`; True makes a `WPO`.
 
     Returns:
         One loss, or the weighted sum of several.
@@ -57,7 +57,6 @@ def from_trl(
     weights = [1.0] * len(types) if loss_weights is None else list(loss_weights)
     if not types or len(weights) != len(types):
         raise LossError(f"`loss_weights` must have one weight for each loss type (got {weights} for {types}).")
-    _refuse_unsupported(ld_alpha, use_weighting)
     divergence = _divergence(f_divergence_type)
     options = {"beta": beta, "label_smoothing": label_smoothing, "discopop_tau": discopop_tau}
     options["f_alpha_divergence_coef"] = f_alpha_divergence_coef
@@ -68,6 +67,10 @@ def from_trl(
     if divergence is not None and not (divergence == "alpha" and abs(f_alpha_divergence_coef - 1.0) < 1e-6):
         alpha = 1.0 - f_alpha_divergence_coef if divergence == "alpha" else 0.5
         losses = [_with_divergence(loss, divergence, alpha) for loss in losses]
+    if ld_alpha is not None:  # the likelihood is of all tokens, as in TRL
+        losses = [loss if isinstance(loss, SFT) else LD(loss, ld_alpha) for loss in losses]
+    if use_weighting:
+        losses = [WPO(loss) for loss in losses]
     for option, value in options.items():
         if option not in used and value != _DEFAULTS[option]:
             raise LossError(_no_effect(option, value, types, beta))
@@ -127,12 +130,3 @@ def _with_divergence(loss: Loss, divergence: Kind, alpha: float) -> Loss:
         return FDivergence(loss, divergence, alpha)
     except LossError as error:
         raise LossError(f"`f_divergence_type`: {error}") from error
-
-
-def _refuse_unsupported(ld_alpha: float | None, use_weighting: bool) -> None:
-    if ld_alpha is not None:
-        raise LossError(
-            f"`ld_alpha` must be None (got {ld_alpha!r}): it reweighs tokens, which no loss on pairs can see."
-        )
-    if use_weighting:
-        raise LossError("`use_weighting` must be False: the weights of WPO need whole distributions over tokens.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 
-from ..losses import Loss, PairLogps
+from ..losses import Loss, PairLogps, TokenLogps
 from ..references import Logps, Reference
 from . import _trl
 from ._callback import RunCallback
@@ -21,7 +21,7 @@ from .batches import TokenBatches
 from .cache import ReferenceCache, settle
 from .checkpoints import StartCheck, _whole, alone_in, bad_rows, extend_card, stop
 from .config import check_arguments
-from .forward import install_all
+from .forward import Distributions, install_all
 from .generation import Baseline, Generator, SelfPlay, anchor_metrics, evaluated, generates
 from .metrics import (
     Means,
@@ -128,6 +128,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.watch = Watch(from_reference=self.reference.is_start)
         self.means = Means(self)
         self._eval_prefix = "eval"
+        self.distributions = Distributions("kl" in plan.objective.loss.reads_tokens)
         self.statistics = Statistics(self, getattr(plan.args, "statistics", "every_step") == "every_step")
 
     def _attach(self, plan: Plan) -> None:
@@ -183,30 +184,31 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         numbers = inputs.pop(PAIR_INDEX, None)
         if self.self_play is not None and not self.model.training:
             inputs = self.self_play.fill_evaluation(inputs, numbers)
-        reference_tokens = self._put_reference(inputs)
+        with self.distributions.of_reference():
+            reference_tokens = self._put_reference(inputs)
         self._check_start(model, inputs, reference_tokens)
         recorder = _trl.Recorder(model, self.forward_pass)
-        ours = not self.objective.by_trl
-        types, weights = ([], []) if ours else (self.loss_types, self.loss_weights)
         logged = return_outputs or self.statistics.wanted
         if logged:
-            with _trl.trl_computes(self, types, weights):
+            with _trl.trl_computes(self, [], []), self.distributions.of_policy():
                 result = super().compute_loss(recorder, inputs, return_outputs, items)
         else:
-            with self.statistics.left_out():
+            with self.statistics.left_out(), self.distributions.of_policy():
                 _trl.forward_alone(self, recorder, inputs)
             result = 0.0
         loss, outputs = result if return_outputs else (result, None)
         tokens = recorder.token_logps(inputs["completion_mask"])
-        pairs = self._pairs(inputs, tokens)
+        single = None
+        if self.objective.loss.reads_tokens:
+            single = recorder.single(inputs["completion_mask"], reference_tokens, self.distributions.wanted)
+        pairs = self._pairs(inputs, tokens, single)
         if self.baseline is not None:
             pairs = self.baseline.add(pairs, model, numbers)
         values = self.objective.loss.term_values(pairs)
-        if ours:
-            mean = None if self.pair_weights is None else partial(self.pair_weights.mean, numbers=numbers)
-            count = _trl.rows_counted(self, len(pairs.chosen))
-            counted = [value[:count] for value in values] if count else values
-            loss = loss + self.objective.loss.combine(counted, weights_now(self), mean)
+        mean = None if self.pair_weights is None else partial(self.pair_weights.mean, numbers=numbers)
+        count = _trl.rows_counted(self, len(pairs.chosen))
+        counted = [value[:count] for value in values] if count else values
+        loss = loss + self.objective.loss.combine(counted, weights_now(self), mean)
         self._watch(pairs, values, inputs, numbers, tokens.detach(), reference_tokens)
         if not logged:
             self._log_pairs(inputs, pairs)
@@ -345,14 +347,16 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         inputs[chosen_key], inputs[rejected_key], tokens = Logps(*logps)
         return tokens
 
-    def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor) -> PairLogps:
+    def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor, single: TokenLogps | None = None) -> PairLogps:
         """What the loss sees; lengths count a completion's tokens as TRL does."""
         chosen, rejected = tokens.sum(dim=1).chunk(2)
         chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(dim=1).to(chosen.dtype).chunk(2)
         chosen_mask = inputs["completion_mask"][..., 1:].chunk(2)[0].bool()
         ref_chosen, ref_rejected = (inputs[key] if self.reference.needs_model else None for key in _trl.REFERENCE_KEYS)
         token_logps = tokens[: len(chosen)][chosen_mask]
-        return PairLogps(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, token_logps)
+        return PairLogps(
+            *(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, token_logps), single=single
+        )
 
     def _watch(
         self,

@@ -21,8 +21,9 @@ from transformers import modeling_utils
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, maybe_gather_lm_head_ctx
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, ConfigError
 from .._files import new_folder
+from ..losses import TokenLogps
 
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
 HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -47,6 +48,7 @@ class Recorder:
 
     Attributes:
         log_probs: Per-token log-probabilities in nats, (2 pairs, length - 1), chosen rows first; None before the call.
+        log_sum_sq_probs: log(sum over the vocabulary of p**2) at each of them; None where the head leaves it out.
         calls: How many forward passes were made.
     """
 
@@ -54,6 +56,7 @@ class Recorder:
         self.model = model
         self.forward = forward
         self.log_probs: Tensor | None = None
+        self.log_sum_sq_probs: Tensor | None = None
         self.calls = 0
 
     def __call__(self, **inputs: Any) -> Any:
@@ -62,12 +65,33 @@ class Recorder:
             return self.model(**inputs)
         outputs = self.forward(self.model, inputs)
         self.log_probs = outputs.log_probs
+        self.log_sum_sq_probs = getattr(outputs, "log_sum_sq_probs", None)
         return outputs
 
     def token_logps(self, completion_mask: Tensor) -> Tensor:
         """The recorded log-probabilities at the positions of real tokens (prompt learning prepends virtual ones)."""
         assert self.log_probs is not None, "the model was not called"
         return self.log_probs[:, -(completion_mask.size(1) - 1) :]
+
+    def single(self, completion_mask: Tensor, reference: Tensor | None, diverges: bool) -> TokenLogps:
+        """What a loss sees of single tokens.
+
+        Args:
+            completion_mask: The batch's.
+            reference: The reference's log-probabilities of every token, if they are known.
+            diverges: What the head gave as `log_sum_sq_probs` is the divergence from the reference.
+        """
+        tokens, third = self.token_logps(completion_mask), self.log_sum_sq_probs
+        if third is not None:
+            third = third[:, -tokens.size(1) :]
+        elif diverges:
+            raise ConfigError(
+                "The loss compares distributions, and policy and reference were computed in two ways: one in the rows "
+                "of the shared prefix, one without it. Use `shared_prefix=False`."
+            )
+        theirs = None if reference is None else reference.to(tokens.device)
+        squares, kl = (None, third) if diverges else (third, None)
+        return TokenLogps(tokens, completion_mask[:, 1:], theirs, squares, kl)
 
 
 @contextmanager
@@ -83,8 +107,21 @@ def trl_computes(trainer: Any, types: Sequence[str], weights: Sequence[float]) -
             setattr(trainer, name, value)
 
 
+_OWN_HEAD = trl_utils._ChunkedLogProbFunction
+
+
+def own_head() -> type[torch.autograd.Function]:
+    """The autograd function of TRL's fused head."""
+    return _OWN_HEAD  # type: ignore[no-any-return]
+
+
+def head_is_replaced() -> bool:
+    """Whether TRL's fused head calls another function than its own."""
+    return trl_utils._ChunkedLogProbFunction is not _OWN_HEAD
+
+
 @contextmanager
-def head(function: type[torch.autograd.Function]) -> Iterator[None]:
+def head(function: Any) -> Iterator[None]:
     """Within, TRL's fused head calls this autograd function, with TRL's own arguments, in the place of its own."""
     kept = trl_utils._ChunkedLogProbFunction
     trl_utils._ChunkedLogProbFunction = function
@@ -115,12 +152,26 @@ def forward_alone(trainer: Any, recorder: Recorder, inputs: Mapping[str, Any]) -
     trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]
 
 
-def both_heads(model: nn.Module) -> tuple[Forward, Forward]:
-    """The forward that TRL gave the model, with the statistics that it logs, and one with log-probabilities alone."""
+def both_heads(model: nn.Module, extra: tuple[str, ...] = ()) -> tuple[Forward, Forward]:
+    """The forward that TRL gave the model, with the statistics that it logs, and one with log-probabilities alone.
+
+    Args:
+        model: The model, once TRL has prepared it.
+        extra: Outputs of the head that both compute, beside TRL's.
+    """
     full = model.forward
-    add_fused_lm_head(model)
+    add_fused_lm_head(model, outputs=("log_probs", *extra))
     alone, model.forward = model.forward, full
     return full, alone
+
+
+def compute_log_sum_sq(trainer: Any) -> None:
+    """Let the policy's head compute `log_sum_sq_probs`, as TRL does for `use_weighting`."""
+    if trainer.use_weighting:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    get_base_model = getattr(model, "get_base_model", None)  # PEFT's
+    add_fused_lm_head(model if get_base_model is None else get_base_model(), outputs=("log_probs", *HEAD_OUTPUTS))
 
 
 def has_router_loss(trainer: Any) -> bool:

@@ -213,12 +213,18 @@ def _ours() -> Iterator[Public]:
         *(pl.RDPO(0.1, 0.02), pl.FocalPO(0.1, 0.5), pl.CalDPO(0.5), pl.SimPER(), pl.re_po(1.5)),
         *(pl.f_dpo(0.1, "forward_kl"), pl.f_dpo(0.1, "js"), pl.f_dpo(0.1, "alpha", 0.3)),
         *(pl.ChiPO(0.1, 10.0), pl.SquaredPO(0.1), pl.AlphaPO(2.0, 0.5, 0.25)),
+        pl.WPO(pl.DPO(0.1)),
         pl.DPO(0.1) + 0.005 * pl.SFT(reduction="sum"),
     ]
     for loss in losses:
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss})
     for loss in (pl.AOT(0.1), pl.AOTUnpaired(0.1), pl.DrDPO(0.1, 1.0), pl.BetaDPO(0.1, 0.5)):
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, "batch", log_ratio=False)
+    for loss in (pl.LD(pl.DPO(0.1), 0.5), pl.SamPO(pl.DPO(0.1), 0)):
+        spread = "spreads over its tokens"
+        yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, spread, log_ratio=False)
+    kl = "distribution over the vocabulary"
+    yield Public("prefalign", "TDPO(beta=0.1)", pl.TDPO.__call__, {"self": pl.TDPO(0.1)}, kl, log_ratio=False)
 
 
 def _liger_kto(

@@ -34,7 +34,7 @@ from prefalign.losses import (
 )
 
 from .samples import title
-from .trl_oracle import TokenLogps, random_tokens, trl_loss
+from .trl_oracle import Batch, random_tokens, trl_loss
 
 with warnings.catch_warnings():
     # These trainers announce that they are experimental, and that they may move.
@@ -66,7 +66,7 @@ TRL_TYPES = [
 ]
 
 
-def value_and_gradient(tokens: TokenLogps, scalar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def value_and_gradient(tokens: Batch, scalar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     (gradient,) = torch.autograd.grad(scalar, tokens.policy)
     return scalar.detach(), gradient
 
@@ -211,8 +211,8 @@ def test_orpos_odds_ratio_term_agrees_with_trl():
         ({"loss_types": "sigmoid", "beta": 0.0}, "`beta` must be a finite number > 0"),
         ({"loss_types": "sigmod"}, "Did you mean `sigmoid`"),
         ({"loss_types": ["sigmoid", "sft"], "loss_weights": [1.0]}, "one weight for each loss type"),
-        ({"loss_types": "sigmoid", "ld_alpha": 0.5}, "`ld_alpha` must be None"),
-        ({"loss_types": "sigmoid", "use_weighting": True}, "`use_weighting` must be False"),
+        ({"loss_types": "sigmoid", "ld_alpha": 1.5}, "`alpha` must be"),
+        ({"loss_types": "aot", "use_weighting": True}, "couples the pairs"),
     ],
 )
 def test_from_trl_refuses_what_would_have_no_effect(arguments, message):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from prefalign.references import Reference
 from tests.tiny import tiny_pairs
-from tests.train.runs import STEPS, history, largest_difference, lora, ours, theirs
+from tests.train.runs import STEPS, history, largest_difference, lora, ours, theirs, weights
 
 PAIRS = {
     "dpo(beta=0.1)": {"loss_type": ["sigmoid"]},
@@ -170,3 +170,21 @@ def test_a_model_object_is_its_own_reference(checkpoint, tmp_path):
     first = history(trainer)[0]
     assert first["loss"] == pytest.approx(0.6931, abs=1e-4)
     assert first["logps/chosen_change"] == first["kl"] == first["displacement"] == 0.0
+
+
+def test_weighting_as_an_object_trains_as_in_trl(checkpoint, tmp_path):
+    trl = {"loss_type": "sigmoid", "use_weighting": True}
+    assert compare(tmp_path, checkpoint, {"loss": "wpo(dpo(beta=0.1))"}, trl) == 0.0
+
+
+def test_length_desensitising_as_an_object_trains_as_in_trl(checkpoint, tmp_path):
+    # TRL's metrics are of the desensitised sums too, ours of the whole ones: the loss and the weights are compared.
+    mine = ours(tmp_path, checkpoint, loss="ld(dpo(beta=0.1), alpha=0.5)")
+    trl = theirs(tmp_path, checkpoint, loss_type="sigmoid", ld_alpha=0.5)
+    losses = []
+    for trainer in (mine, trl):
+        trainer.train()
+        losses.append([entry["loss"] for entry in history(trainer) if "loss" in entry])
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == STEPS
+    assert all(torch.equal(value, weights(mine)[name]) for name, value in weights(trl).items())

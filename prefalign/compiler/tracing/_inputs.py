@@ -133,7 +133,14 @@ def _argument(p: inspect.Parameter, hint: Any, quantities: Quantities, given: Ma
     if p.name in given:
         return hyperparameters(given[p.name], quantities, p.name)
     if hint is PairLogps or p.name == "pair_logps":
-        return quantities.pair_logps()
+        loss = given.get("self")
+        reads = loss.reads_tokens if isinstance(loss, Loss) else frozenset()
+        if "kl" in reads:
+            raise DerivationError(
+                "The loss reads the models' distribution over the vocabulary at every token, of which no proposition "
+                "about whole answers speaks."
+            )
+        return quantities.pair_logps(single=bool(reads))
     if hint is Tokens:
         return tokens(quantities)
     if hint is Quantities:

@@ -10,7 +10,7 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from ...losses import PairLogps
+from ...losses import PairLogps, TokenLogps
 from ..symbols import _symbols as sy
 from ._roles import Kind, holds_logps, role_of
 from ._tensor import TRACE, SymTensor, wrap
@@ -79,10 +79,17 @@ class Quantities:
             logps = {name: tokens[name].sum(1) if name in tokens else value for name, value in given.items()}
             yield Quantities(logps, one, tokens, self.hypers)
 
-    def pair_logps(self) -> PairLogps:
-        """The library's own batch of pairs."""
+    def pair_logps(self, single: bool = False) -> PairLogps:
+        """The library's own batch of pairs, with single tokens or without."""
         p, n = self.logps, self.counts
-        return PairLogps(p["w"], p["l"], p["rw"], p["rl"], n["w"], n["l"])
+        return PairLogps(p["w"], p["l"], p["rw"], p["rl"], n["w"], n["l"], single=self._single() if single else None)
+
+    def _single(self) -> TokenLogps:
+        """Single tokens; log(sum of p**2) is that of one distribution at all of them."""
+        found = tokens(self)
+        if isinstance(found.log_probs, SymTensor):
+            TRACE.get().tokens = True
+        return TokenLogps(found.log_probs, found.mask, found.ref_log_probs, torch.full(found.mask.shape, -1.0))
 
 
 def symbolic(hypers: Callable[[str, float], float], groups: int = 0) -> Quantities:

@@ -5,3 +5,5 @@ from ._divergences import Kind as Kind
 from ._margin import DPO as DPO
 from ._sft import SFT as SFT
 from ._slic import RankHinge as RankHinge
+from ._tokenwise import LD as LD
+from ._tokenwise import WPO as WPO

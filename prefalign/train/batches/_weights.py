@@ -69,11 +69,6 @@ def read_weights(train: Any, evaluation: Any, objective: Objective, args: Any) -
     if not sets:
         return None
     remedy = "Use a loss with one value per pair, or remove the column."
-    if objective.by_trl:
-        raise ConfigError(
-            f"The column `weight` would have no effect: TRL computes the loss, with {', '.join(objective.by_trl)}. "
-            + remedy
-        )
     coupled = [term for _, term in objective.loss.terms if term.couples_pairs]
     if coupled:
         raise ConfigError(

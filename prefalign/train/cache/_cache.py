@@ -50,6 +50,8 @@ def settle(trainer: Any, plan: CachePlan, load: Load, quantization: Any = None) 
         return None
     weights = ReferenceWeights(trainer, plan, load, quantization)
     why = weights.reason_against() or _unknown_inputs(trainer)
+    if trainer.distributions.wanted:
+        why = "the loss reads the reference's distribution over the vocabulary, which is not kept"
     if why is None:
         cache = ReferenceCache(trainer, plan, weights)
         why = cache.prepare()

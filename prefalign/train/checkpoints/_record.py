@@ -43,7 +43,6 @@ def run_record(
             "expression": objective.expression,
             "formula": objective.formula,
             "beta": objective.beta,
-            "trl_applies": list(objective.by_trl),
         },
         "reference": {"expression": reference.expression, "identity": reference.identity},
         "model": getattr(trainer.model.config, "_name_or_path", None) or None,

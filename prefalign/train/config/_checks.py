@@ -70,14 +70,11 @@ _LOSS_OPTIONS: dict[str, object] = {
     "discopop_tau": 0.05,
     "f_divergence_type": "reverse_kl",
     "f_alpha_divergence_coef": 0.5,
+    "ld_alpha": None,
+    "use_weighting": False,
 }
 # Their values in a `PrefConfig` that was not given them, or whose loss has replaced them.
 _NOT_GIVEN: dict[str, tuple[object, ...]] = {"loss_type": (None, []), "beta": (None,)}
-# What TRL applies between the log-probabilities and its own loss types.
-_TRL_ONLY: tuple[tuple[str, object], ...] = (
-    ("use_weighting", False),
-    ("ld_alpha", None),
-)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -107,11 +104,6 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
 
 def _nearest(name: str, names: list[str]) -> str:
     return did_you_mean(name, names).strip()
-
-
-def trl_only(args: Any) -> list[str]:
-    """The options in use that only TRL's own loss types know."""
-    return [name for name, default in _TRL_ONLY if getattr(args, name) != default]
 
 
 def given_loss_options(args: Any, own: bool = False) -> dict[str, Any]:
@@ -162,11 +154,6 @@ def check_beside_loss(args: Any) -> None:
         raise ConfigError(
             f"`{name}={value!r}` and `loss` were both given, and a loss carries its own hyperparameters. "
             f"Leave out `{name}`, and write its value into the loss."
-        )
-    for name in trl_only(args):
-        raise ConfigError(
-            f"`{name}={getattr(args, name)!r}` changes TRL's own loss types and would have no effect on `loss`. "
-            "Use `loss_type` instead of `loss`, or leave it out."
         )
 
 

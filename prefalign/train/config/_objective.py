@@ -8,7 +8,7 @@ from typing import Any
 from ..._errors import ConfigError, LossError
 from ...losses import Loss, from_trl, parse_loss
 from ...references import Initial, MovingAverage, NoReference, Reference, parse_reference
-from ._checks import check_beside_loss, check_effects, trl_only
+from ._checks import check_beside_loss, check_effects
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,18 @@ class Objective:
         loss: The loss.
         reference: What the policy is compared with.
         own: The loss was given as an object or an expression, not by TRL's options.
-        by_trl: Options in use that only TRL's own loss types know; if there are any, TRL computes the loss.
         beta: The factor of TRL's metrics `rewards/*`: the first `beta` among the loss's terms, 1 if none has one.
     """
 
     loss: Loss
     reference: Reference
     own: bool
-    by_trl: tuple[str, ...]
     beta: float
 
     @property
     def formula(self) -> str:
-        """The composed formula, with what TRL changes in it."""
-        return str(self.loss) + "".join(f" [TRL applies {name}]" for name in self.by_trl)
+        """The composed formula."""
+        return str(self.loss)
 
     @property
     def expression(self) -> str | None:
@@ -42,7 +40,7 @@ class Objective:
     @property
     def name(self) -> str:
         """What a checkpoint says of its loss: the expression, or the formula of a loss that has none."""
-        return self.expression if self.expression and not self.by_trl else self.formula
+        return self.expression or self.formula
 
 
 def expression_of(loss: Loss) -> str | None:
@@ -92,6 +90,8 @@ def trl_loss(args: Any) -> Loss:
         discopop_tau=args.discopop_tau,
         f_divergence_type=args.f_divergence_type,
         f_alpha_divergence_coef=args.f_alpha_divergence_coef,
+        ld_alpha=args.ld_alpha,
+        use_weighting=args.use_weighting,
     )
 
 
@@ -111,10 +111,10 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
     own = _one_of("loss", loss, _in_args(args, "loss"), read_loss)
     if own is None:
         check_effects(args)
-        made, by_trl, beta = trl_loss(args), tuple(trl_only(args)), args.beta
+        made, beta = trl_loss(args), args.beta
     else:
         check_beside_loss(args)
-        made, by_trl, beta = own, (), scale_of_rewards(own)
+        made, beta = own, scale_of_rewards(own)
     _check_trains(made)
     chosen = _one_of("reference", reference, _in_args(args, "reference"), read_reference)
     _check_pair(made, chosen, args)
@@ -122,7 +122,7 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
         chosen = MovingAverage(alpha=args.ref_model_mixup_alpha, every=args.ref_model_sync_steps)
     elif chosen is None:
         chosen = Initial() if made.needs_reference else NoReference()
-    return Objective(made, chosen, own is not None, by_trl, beta)
+    return Objective(made, chosen, own is not None, beta)
 
 
 def scale_of_rewards(loss: Loss) -> float:
@@ -178,6 +178,16 @@ def _check_pair(loss: Loss, reference: Reference | None, args: Any) -> None:
             raise ConfigError(
                 f"`{name}=True` would have no effect: the loss needs no reference ({loss}). Leave it out."
             )
+    if {"kl", "log_sum_sq_probs"} <= loss.reads_tokens:
+        raise ConfigError(
+            f"`wpo` and `tdpo` cannot be trained together ({loss}): the head gives one of what they read. Leave one "
+            "out."
+        )
+    if args.precompute_ref_log_probs and loss.needs_reference and loss.reads_tokens & {"logps", "kl"}:
+        raise ConfigError(
+            "`precompute_ref_log_probs=True` keeps sums alone, and the loss reads single tokens of the reference "
+            f"({loss}). Leave it out: `reference_cache` keeps every token."
+        )
     if reference is None:
         return
     if args.precompute_ref_log_probs and not reference.fixed:

@@ -118,7 +118,8 @@ class SharedPrefix:
         return output
 
     def _head(self, plan: PairPlan) -> Any:
-        kept = fits(len(plan.targets), self._vocabulary, self._inner.dtype, plan.targets.device)
+        device = plan.targets.device
+        kept = not _trl.head_is_replaced() and fits(len(plan.targets), self._vocabulary, self._inner.dtype, device)
         return _trl.head(KeptLogits) if kept else nullcontext()
 
     def _first(self, plan: PairPlan | None, kwargs: dict[str, Any]) -> Any:

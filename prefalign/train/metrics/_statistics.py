@@ -59,18 +59,20 @@ class Statistics:
             self._lean = before
 
     def install(self) -> None:
-        """Give the model, once TRL has prepared it, a head that can leave them out.
-
-        Where TRL computes the loss itself, which it cannot do without them, they are computed in every step.
-        """
+        """Give the model, once TRL has prepared it, a head that can leave them out."""
         trainer = self.trainer
-        self.every_step |= bool(trainer.objective.by_trl) or _trl.has_router_loss(trainer)
+        reads = trainer.objective.loss.reads_tokens
+        extra = ("log_sum_sq_probs",) if reads & {"log_sum_sq_probs", "kl"} else ()
+        if extra:
+            _trl.compute_log_sum_sq(trainer)
+        # Under `ld_alpha` TRL's log-probabilities are others than the pairs' own.
+        self.every_step |= trainer.ld_alpha is not None or _trl.has_router_loss(trainer)
         if self.every_step:
             return
         model: nn.Module = trainer.accelerator.unwrap_model(trainer.model)
         get_base_model: Callable[[], Any] | None = getattr(model, "get_base_model", None)  # PEFT's
         inner: Any = model if get_base_model is None else get_base_model()
-        full, lean = _trl.both_heads(inner)
+        full, lean = _trl.both_heads(inner, extra)
 
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return (lean if self._lean and kwargs.get("fused_lm_head") else full)(*args, **kwargs)

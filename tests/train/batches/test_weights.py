@@ -93,7 +93,6 @@ def test_weights_that_are_all_zero_or_text_are_refused():
     [
         ({"loss": "dr_dpo(beta=0.1)"}, "cannot be combined with DrDPO"),
         ({"loss": "dpo(beta=0.1) + sft(token_mean)"}, "cannot be combined with SFT"),
-        ({"ld_alpha": 0.5}, "TRL computes the loss"),
     ],
 )
 def test_a_loss_without_one_value_per_pair_is_refused(tmp_path, checkpoint, options, said):
