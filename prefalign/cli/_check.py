@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and least is not None and value < least:
             raise DataError(f"`{written}` must be >= {least} (got {value}).")
     tokenizer = None if name is None else _tokenizer(name)
+    if tokenizer is not None:
+        _check_embeddings(args.model or args.tokenizer, tokenizer)
     pairs = load_pairs(args.data, split=args.split, subset=args.subset)
     report = check_pairs(
         pairs,
@@ -91,6 +93,19 @@ def _estimate(
 
         return estimate_for_model(args.model, rows, sizes, division)
     return estimate(rows, sizes, Way(division=division, packed=True))
+
+
+def _check_embeddings(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for; a tokenizer alone has no model beside it."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception:  # a dozen kinds, by what is missing; the estimate says what is wrong with a model
+        return
+    from ..train import check_vocabulary, embedding_rows
+
+    check_vocabulary(tokenizer, embedding_rows(name, config))
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:

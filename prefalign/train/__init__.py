@@ -15,8 +15,10 @@ from .checkpoints._whole import last_whole_checkpoint as last_whole_checkpoint
 from .config._checks import check_names as check_names
 from .config._config import PrefConfig as PrefConfig
 from .config._generation import GenerationOptions as GenerationOptions
+from .config._needs import check_vocabulary as check_vocabulary
 from .generation._generators import TransformersGenerator as TransformersGenerator
 from .generation._generators import VLLMGenerator as VLLMGenerator
 from .generation._sampling import Generator as Generator
 from .generation._sampling import Request as Request
 from .generation._sampling import Sampling as Sampling
+from .setup._policy import embedding_rows as embedding_rows

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BY_LENGTH = ("group_by_length", "batch_rebalance")  # values of `train_sampling_strategy`
 SPLIT = 2**40  # a pair's number is its row plus SPLIT times the number of its data set
 
 
@@ -61,6 +62,8 @@ def number_rows(dataset: Any, first: int) -> Any:
 
 
 def signature_columns(trainer: Any) -> None:
-    """Let the rows' numbers through to the collator."""
-    if PAIR_INDEX not in trainer._signature_columns:
-        trainer._signature_columns.append(PAIR_INDEX)
+    """Let the rows' numbers through to the collator, and their lengths to a sampler that sorts by them."""
+    by_length = trainer.args.train_sampling_strategy in BY_LENGTH
+    for name in (PAIR_INDEX, *([trainer.args.length_column_name] if by_length else [])):
+        if name not in trainer._signature_columns:
+            trainer._signature_columns.append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,11 +14,12 @@ from ..._errors import DataError
 from ..._numbers import check_number
 from .._layout import Layout, completion_columns, find_layout
 from .._weights import pair_weights
+from ._extras import IMAGE_COLUMNS, has_images, read_options, unread_prompt
 from ._kinds import Tally
 from ._repeats import RepeatFinder
 from ._report import DataReport, Finding, Lengths
 from ._text import Pair, length, read_pair
-from ._tokens import Options, TokenChecks, TruncationMode
+from ._tokens import TokenChecks, TruncationMode
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -76,6 +76,9 @@ def check_pairs(
         pair_weights(dataset)
     except DataError as error:
         return _unusable("weights", str(error), _size(dataset, limit) or 0, layout, max_length)
+    if layout == "implicit" and set(IMAGE_COLUMNS) & set(columns):
+        text = "Pairs with images need the column `prompt`: TRL finds no implicit prompt in them."
+        return _unusable("columns", text, _size(dataset, limit) or 0, layout, max_length)
     total = _size(dataset, limit)
     run = _Run(layout, completion_columns(layout, columns), columns, tokenizer, max_length, truncation_mode, keep_rows)
     bar = tqdm(total=total, desc="Checking pairs", unit=" rows", delay=2, disable=not progress, leave=False)
@@ -152,7 +155,7 @@ class _Run:
         self._completions = completions
         self._max_length = max_length
         self._mode = truncation_mode
-        self._images = "images" in columns or "image" in columns
+        self._images = bool(set(IMAGE_COLUMNS) & set(columns))
         # A processor tokenises texts by its own tokenizer.
         self._tokenizer = None if self._images else getattr(tokenizer, "tokenizer", tokenizer)
         self._tally = Tally(keep_rows)
@@ -162,6 +165,7 @@ class _Run:
         self._rows = 0
         self._good = 0
         self._conversational: bool | None = None
+        self._unread = ""
         self._characters = (array("q"), array("q"), array("q"))
 
     def read(self, batch: Mapping[str, list[object]]) -> int:
@@ -171,16 +175,21 @@ class _Run:
         prompts = batch.get("prompt") if self._layout != "implicit" else None
         if self._conversational is None:
             self._start([*([prompts] if prompts else []), *sides])
+            self._unread = unread_prompt(batch) if self._layout == "implicit" else ""
             if self.refusal is not None:
                 return count
-        pairs = []
+        pairs, options = [], []
         for index in range(count):
             texts = tuple(side[index] for side in sides)
             pair = read_pair(self._rows + index, prompts[index] if prompts else None, texts, self._layout, self._tally)
-            if pair is not None:
+            if pair is None or (self._images and not has_images(batch, index, pair, self._tally)):
+                continue
+            told = read_options(batch, index, pair.row, self._tally) if self._conversational else {}
+            if told is not None:
                 pairs.append(pair)
+                options.append(told)
         if self._tokens is not None:
-            pairs = self._tokens.check(pairs, [_options(batch, pair.row - self._rows) for pair in pairs])
+            pairs = self._tokens.check(pairs, options)
         for pair in pairs:
             self._repeats.add(pair)
             if self._tokens is None:
@@ -188,6 +197,17 @@ class _Run:
         self._rows += count
         self._good += len(pairs)
         return count
+
+    def _note(self) -> list[Finding]:
+        """What is to be said of the data set as a whole."""
+        notes = []
+        if self._unread:
+            text = f"TRL reads no column `{self._unread}`; if it holds the prompt, rename it to `prompt`"
+            notes.append(Finding("unread_prompt", "warn", self._rows, (), text))
+        if self._images:
+            text = "with images: only the texts and the number of images were checked, not their tokens"
+            notes.append(Finding("images", "note", self._rows, (), text))
+        return notes
 
     def _start(self, columns: Sequence[Sequence[object]]) -> None:
         """Tell from the first values what kind of texts these are, and whether the tokenizer is up to them."""
@@ -228,14 +248,10 @@ class _Run:
         """What was found, once all of `total` rows are read, or none because the set as a whole is refused."""
         rows = (total or 0) if self.refusal is not None else self._rows
         agreement = self._repeats.report(self._tally)
-        findings = self._tally.findings()
+        findings = self._tally.findings() + self._note()
         if self.refusal is None and not self._good:
             text = "No row can be trained on." if self._rows else "The data set has no rows."
             self._refuse("no_pairs", text + "".join(f" {finding.count} x {finding.message}." for finding in findings))
-        if self._images:
-            findings.append(
-                Finding("images", "note", self._rows, (), "with images: only the texts were checked, not their tokens")
-            )
         lengths = self._lengths() if self._good else {}
         both = "rejected" in self._completions and bool(self._good)
         return DataReport(
@@ -294,7 +310,7 @@ def _size(dataset: Dataset | IterableDataset, limit: int | None) -> int | None:
 def _batches(dataset: Dataset | IterableDataset, total: int | None) -> Iterator[Mapping[str, list[object]]]:
     """Columns of plain Python values, a thousand rows at a time."""
     if hasattr(dataset, "__len__"):
-        plain = dataset.with_format(None)
+        plain = _undecoded(dataset.with_format(None))
         for start in range(0, total or 0, _BATCH):
             yield plain[start : min(start + _BATCH, total or 0)]
         return
@@ -303,20 +319,23 @@ def _batches(dataset: Dataset | IterableDataset, total: int | None) -> Iterator[
         yield {name: [row.get(name) for row in chunk] for name in chunk[0]}
 
 
+def _undecoded(dataset: Dataset) -> Dataset:
+    """The data set with its images as they are stored: decoding them would take longer than all checks."""
+    from datasets import Image, List
+
+    features = dataset.features.copy()
+    for name in set(IMAGE_COLUMNS) & features.keys():
+        if isinstance(features[name], Image):
+            features[name] = Image(decode=False)
+        elif isinstance(features[name], List) and isinstance(features[name].feature, Image):
+            features[name] = List(Image(decode=False))
+    return dataset if features == dataset.features else dataset.cast(features)
+
+
 def _kind(values: Sequence[object]) -> str | None:
     """What the first value is that is there at all; values of other kinds are found row by row."""
     first = next((value for value in values if value is not None), None)
     return "text" if isinstance(first, str) else "messages" if isinstance(first, list) else None
-
-
-def _options(batch: Mapping[str, list[object]], index: int) -> Options:
-    """The chat template's arguments that TRL takes from a row: its tools and its `chat_template_kwargs`."""
-    tools = batch["tools"][index] if "tools" in batch else None
-    extra = batch["chat_template_kwargs"][index] if "chat_template_kwargs" in batch else None
-    return {
-        "tools": json.loads(tools) if isinstance(tools, str) else tools,
-        **(extra if isinstance(extra, dict) else {}),
-    }
 
 
 def _unusable(kind: str, message: str, rows: int, layout: Layout | None, max_length: int | None) -> DataReport:

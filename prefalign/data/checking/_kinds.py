@@ -15,6 +15,12 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "bad_messages": ("drop", "a conversation is empty, or one of its messages lacks `role` or `content`"),
     "empty_completion": ("drop", "a completion is empty or only white space"),
     "identical": ("drop", "chosen equals rejected: no preference to learn from"),
+    "bad_template_options": (
+        "drop",
+        "the chat template's arguments cannot be read: `tools` must be a list or JSON, and `chat_template_kwargs` an "
+        "object in every row, `{}` where there is nothing to say",
+    ),
+    "bad_images": ("drop", "a row must have as many images as its prompt has places for, and its completions none"),
     "template_error": ("drop", "the chat template refuses the conversation"),
     "no_completion_tokens": ("drop", "a completion has no tokens of its own"),
     "emptied_by_truncation": ("drop", "the prompt alone fills max_length, so truncation leaves no completion"),
@@ -33,6 +39,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "prompt its own column",
     ),
     "prompt_repeated": ("warn", "both completions begin with the whole prompt, which will then stand there twice"),
+    "later_turns": (
+        "warn",
+        "a completion holds messages of others than the assistant, which are trained on as its own words; put them "
+        "into the prompt, or end the completion before them",
+    ),
     "empty_prompt": ("warn", "the prompt is empty or only white space"),
     "no_context": ("warn", "no token stands before the completion, so its first token is not trained on"),
     "prompt_lost": ("warn", "truncation keeps the end and cuts off the whole prompt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ from .._layout import Layout
 from ._kinds import Tally
 
 Text = str | list[dict[str, object]]
+Options = Mapping[str, object]  # the chat template's arguments
 _Sequence = TypeVar("_Sequence", str, list[int], list[dict[str, object]])
 
 
@@ -129,6 +131,10 @@ def _read_explicit(pair: Pair, tally: Tally) -> Pair:
 def _warn_about(pair: Pair, tally: Tally) -> Pair:
     if is_blank(pair.prompt):
         tally.add("empty_prompt", pair.row)
+    others = {str(message["role"]) for text in pair.completions if isinstance(text, list) for message in text}
+    others -= {"assistant"}
+    if others:
+        tally.add("later_turns", pair.row, f"{', '.join(sorted(others))[:60]}")
     texts = pair.completions
     if len(texts) == 2 and isinstance(texts[0], str) and isinstance(texts[1], str):
         # A stripped copy is made only where the texts begin alike, which is rare.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ._kinds import Tally
 from ._segments import Pieces
-from ._text import Pair, Text, common_length
+from ._text import Options, Pair, Text, common_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TruncationMode = Literal["keep_start", "keep_end"]
-Options = Mapping[str, object]
 
 
 class TokenChecks:

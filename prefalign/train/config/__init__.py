@@ -8,6 +8,8 @@ from ._config import PrefConfig as PrefConfig
 from ._generation import DEFAULTS as DEFAULTS
 from ._generation import given_options as given_options
 from ._needs import check_best_model as check_best_model
+from ._needs import check_format as check_format
+from ._needs import check_images as check_images
 from ._needs import check_is_dataset as check_is_dataset
 from ._needs import check_packages as check_packages
 from ._needs import check_vocabulary as check_vocabulary

@@ -91,6 +91,36 @@ def check_is_dataset(name: str, dataset: Any) -> None:
         )
 
 
+def check_format(name: str, dataset: Any) -> None:
+    """Refuse a data set that gives its rows as tensors or arrays: texts would reach the template as something else.
+
+    Raises:
+        DataError: It has a format.
+    """
+    streamed = getattr(getattr(dataset, "_formatting", None), "format_type", None)
+    kind = (getattr(dataset, "format", None) or {}).get("type") or streamed
+    if kind is not None:
+        raise DataError(
+            f"The {name} data have the format {kind!r}, which is no format for texts. Pass `dataset.with_format(None)`."
+        )
+
+
+def check_images(args: Any, processor: Any) -> None:
+    """Refuse options and models that pairs with images cannot be trained with.
+
+    Raises:
+        ConfigError: The model has no processor of images, or an option has no meaning for them.
+    """
+    if not hasattr(processor, "image_processor"):
+        raise ConfigError(
+            "The data have images (a column `image` or `images`), and the model reads texts alone. Take a "
+            "vision-language model with its processor, or remove the column."
+        )
+    for name, value in (("truncation_mode", "keep_end"), ("precompute_ref_log_probs", True)):
+        if getattr(args, name) == value and (name != "truncation_mode" or args.max_length is not None):
+            raise ConfigError(f"`{name}={value!r}` cannot be combined with images. Leave it out.")
+
+
 def check_vocabulary(tokenizer: Any, rows: int | None) -> None:
     """Refuse a tokenizer with tokens that the model has no embedding for.
 

@@ -10,7 +10,8 @@ from ..._errors import ConfigError
 from ...data import DataReport, check_pairs, drop_bad
 from ...references import Policy
 from .. import _trl
-from .._rows import SPLIT, number_rows
+from .._rows import BY_LENGTH, SPLIT, number_rows
+from ..config import check_format, check_images
 from ..generation import as_pairs
 
 
@@ -55,6 +56,9 @@ def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any, winners
         named |= {f"eval_{name}": dataset for name, dataset in evaluation.items()}
     elif evaluation is not None:
         named["eval"] = evaluation
+    for name, dataset in named.items():
+        check_format(name, dataset)
+    _check_sampling(args, named)
     reports: dict[str, DataReport] = {}
     ready = {}
     for split, (name, dataset) in enumerate(named.items()):
@@ -67,12 +71,36 @@ def prepare_data(train: Any, evaluation: Any, policy: Policy, args: Any, winners
     return Data(ready["train"], evaluation, reports, tuple(named), _flipped(ready["train"]), frozenset(alone))
 
 
+def _check_sampling(args: Any, datasets: Mapping[str, Any]) -> None:
+    """Refuse to sample by length without lengths: pairs have two, and transformers finds none by itself.
+
+    Args:
+        args: The training arguments.
+        datasets: Training and evaluation data, by name.
+
+    Raises:
+        ConfigError: A data set has no column of lengths.
+    """
+    strategy, column = args.train_sampling_strategy, args.length_column_name
+    if strategy not in BY_LENGTH:
+        return
+    for name, dataset in datasets.items():
+        if column not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+            raise ConfigError(
+                f"`train_sampling_strategy={strategy!r}` needs a column `{column}` (`length_column_name`) with a "
+                f"number for each pair, and the {name} data have none. Add it, or use `tokens_per_batch`, which sorts "
+                "a step's own pairs by length."
+            )
+
+
 def _prepare(name: str, dataset: Any, policy: Policy, args: Any, reports: dict[str, DataReport], winners: bool) -> Any:
     columns = getattr(dataset, "column_names", None)
     if columns is None and hasattr(dataset, "take"):  # a stream says what its columns are with its first row
         columns = list(next(iter(dataset), {}))
-    if columns is None or {"image", "images"} & set(columns):
-        return dataset  # TRL reads these on the fly, and refuses what is no data set
+    if columns is None:
+        return dataset  # TRL refuses what is no data set
+    if {"image", "images"} & set(columns):
+        check_images(args, policy.processing_class)
     streamed = not hasattr(dataset, "__len__")
     report = check_pairs(
         dataset,

@@ -6,12 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from datasets import Dataset, Features, Json, List
+from datasets import Image as ImageFeature
+from PIL import Image
 from trl.data_utils import extract_prompt as trl_extract_prompt
+from trl.data_utils import prepare_multimodal_messages
 
 from prefalign._errors import DataError
 from prefalign.data import Agreement, check_pairs, drop_bad
 from prefalign.data.checking._text import extract_prompt
-from tests.data.rows import found, pairs_of
+from tests.data.rows import found, pairs_of, prepared_by_trl
 from tests.tiny import tiny_pairs, tiny_tokenizer
 
 
@@ -270,3 +274,123 @@ def test_the_format_of_a_data_set_does_not_matter():
 def test_the_share_of_longer_chosen_completions_is_told():
     report = check_pairs(pairs_of(("p", "xx", "y"), ("p", "x", "yy"), ("q", "xxx", "y"), ("q", "x", "y")))
     assert report.chosen_longer == 0.5
+
+
+def turns(*texts):
+    """Messages of user and assistant in turn."""
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+def test_later_turns_of_the_user_are_warned_about():
+    rows = [
+        {"chosen": turns("Hi", "Hello"), "rejected": turns("Hi", "Go")},
+        {"chosen": turns("Hi", "Hello", "How are you?", "Well"), "rejected": turns("Hi", "Go", "Why?", "So")},
+    ]
+    for tokenizer in (None, tiny_tokenizer()):
+        report = check_pairs(Dataset.from_list(rows), tokenizer)
+        assert found(report) == {"later_turns": [1]}
+        assert "(user in row 1)" in report.findings[0].message
+    explicit = [
+        {"prompt": turns("Hi"), "chosen": [{"role": role, "content": "a"}], "rejected": turns("", "b")[1:]}
+        for role in ("assistant", "tool", "system")
+    ]
+    assert found(check_pairs(Dataset.from_list(explicit))) == {"later_turns": [1, 2]}
+
+
+@pytest.mark.parametrize("name", ["messages", "conversation", "question"])
+@pytest.mark.parametrize("kind", ["text", "messages"])
+def test_a_prompt_under_another_name_is_hinted_at(name, kind):
+    told, chosen, rejected = {
+        "text": ("Film:", " good", " bad"),
+        "messages": (turns("Film"), turns("", "good")[1:], turns("", "bad")[1:]),
+    }[kind]
+    report = check_pairs(Dataset.from_list([{name: told, "chosen": chosen, "rejected": rejected}]))
+    assert f"no column `{name}`; if it holds the prompt, rename it to `prompt`" in str(report)
+    named = Dataset.from_list([{"prompt": told, "chosen": chosen, "rejected": rejected}])
+    assert check_pairs(named).count("unread_prompt") == 0
+
+
+def test_a_copy_of_the_chosen_conversation_is_no_prompt():
+    row = {"messages": turns("Film", "good"), "chosen": turns("Film", "good"), "rejected": turns("Film", "bad")}
+    assert check_pairs(Dataset.from_list([row])).findings == ()
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+def test_tools_that_are_no_json_are_a_finding_where_a_template_reads_them(conversational):
+    texts = {"prompt": turns("Hi"), "chosen": turns("", "Hello")[1:], "rejected": turns("", "Go")[1:]}
+    if not conversational:
+        texts = {"prompt": "Hi", "chosen": " Hello", "rejected": " Go"}
+    rows = [{**texts, "tools": tools} for tools in ("[]", "not json", None, "[" * 100_000)]
+    expected = {"bad_template_options": [1, 3]} if conversational else {}
+    for tokenizer in (None, tiny_tokenizer()):
+        report = check_pairs(Dataset.from_list(rows), tokenizer)
+        assert {kind: places for kind, places in found(report).items() if kind != "duplicate"} == expected
+
+
+def test_a_row_without_the_templates_arguments_that_others_have_is_a_finding():
+    """TRL ends in a TypeError on it: it unpacks None."""
+    texts = {"prompt": turns("Hi"), "chosen": turns("", "Hello")[1:], "rejected": turns("", "Go")[1:]}
+    rows = [{**texts, "chat_template_kwargs": {"terse": True}}, {**texts, "chat_template_kwargs": None}]
+    data = Dataset.from_list(rows)
+    for tokenizer in (None, tiny_tokenizer()):
+        assert found(check_pairs(data, tokenizer)) == {"bad_template_options": [1]}
+    with pytest.raises(TypeError):
+        prepared_by_trl(data, tiny_tokenizer())
+    assert len(prepared_by_trl(drop_bad(data, check_pairs(data)), tiny_tokenizer())) == 1
+
+
+IMAGE = {"type": "image"}
+HELLO = {"type": "text", "text": "Hello"}
+SAID = [{"role": "assistant", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("images", "prompt", "good"),
+    [
+        (1, [{"role": "user", "content": "Look"}], True),
+        (2, [{"role": "user", "content": "Look"}], True),
+        (1, [{"role": "user", "content": [IMAGE, HELLO]}], True),
+        (0, [{"role": "user", "content": [HELLO]}], True),
+        (2, [{"role": "user", "content": [IMAGE, HELLO]}], False),
+        (0, [{"role": "user", "content": [IMAGE, HELLO]}], False),
+        (1, [{"role": "system", "content": "Look"}], False),
+        (1, [{"role": "developer", "content": "Look"}, {"role": "user", "content": "Look"}], False),
+    ],
+)
+def test_rows_with_as_many_images_as_places_are_those_that_trl_takes(images, prompt, good):
+    picture = Image.new("RGB", (2, 2))
+    taken = True
+    try:
+        prepare_multimodal_messages(prompt, images=[picture] * images)
+    except ValueError:
+        taken = False
+    assert taken == good
+    other = [{"role": "assistant", "content": "Bye"}]
+    row = {"prompt": prompt, "chosen": SAID, "rejected": other, "images": [picture] * images}
+    other_row = {"prompt": [{"role": "user", "content": "x"}], "chosen": other, "rejected": SAID, "images": [picture]}
+    report = check_pairs(images_of(row, other_row))
+    assert (report.count("bad_images") == 0) == good
+    assert report.dropped == (not good)
+
+
+def images_of(*rows):
+    """A data set whose messages are kept as written, and whose images are images."""
+    features = Features({name: Json() for name in ("prompt", "chosen", "rejected")} | {"images": List(ImageFeature())})
+    return Dataset.from_list(list(rows), features=features)
+
+
+def test_faults_of_rows_with_images_are_found():
+    picture, user = Image.new("RGB", (2, 2)), [{"role": "user", "content": "Look"}]
+    same = {"prompt": user, "chosen": SAID, "rejected": SAID, "images": [picture]}
+    lost = {**same, "rejected": [{"role": "assistant", "content": "Bye"}], "images": [None]}
+    inside = {**lost, "chosen": [{"role": "assistant", "content": [IMAGE, HELLO]}], "images": [picture]}
+    report = check_pairs(images_of({**lost, "images": [picture]}, same, lost, inside))
+    assert found(report) == {"identical": [1], "bad_images": [2, 3], "images": []}
+    with pytest.raises(DataError, match=r"3 of 4 pairs cannot be trained on"):
+        drop_bad(images_of(same, lost, inside, {**lost, "images": [picture]}), report, "error")
+
+
+def test_pairs_with_images_need_a_prompt():
+    row = {"chosen": turns("Look", "a"), "rejected": turns("Look", "b"), "image": Image.new("RGB", (2, 2))}
+    with pytest.raises(DataError, match="need the column `prompt`"):
+        check_pairs(Dataset.from_list([row])).raise_if_unusable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,11 +14,13 @@ from peft import LoraConfig
 
 from prefalign._errors import PrefalignError
 from prefalign.cli import main
-from prefalign.train import add_training_arguments
+from prefalign.train import PrefConfig, add_training_arguments
+from prefalign.train.config import check_images
 from prefalign.train.config._foreign import FOREIGN
 from tests.tiny import save_tiny, tiny_pairs, tiny_tokenizer
 from tests.train.runs import ours
 
+LONG = tiny_pairs(24).add_column("length", list(range(24)))
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
 
 
@@ -39,12 +42,60 @@ EVALUATED = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"
             "the sets are clean, noisy",
         ),
         ({}, {"train_dataset": DatasetDict({"train": tiny_pairs(4), "test": tiny_pairs(4)})}, r"data\['train'\]"),
+        ({"train_sampling_strategy": "group_by_length"}, {}, "needs a column `length`"),
+        ({"train_sampling_strategy": "batch_rebalance", "length_column_name": "n"}, {}, "needs a column `n`"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            {"train_dataset": LONG, "eval_dataset": tiny_pairs(4)},
+            "the eval data have none",
+        ),
+        ({}, {"train_dataset": tiny_pairs(4).with_format("torch")}, "The train data have the format 'torch'"),
+        ({}, {"train_dataset": tiny_pairs(4).with_format("numpy", columns=["prompt"])}, "the format 'numpy'"),
+        ({}, {"train_dataset": tiny_pairs(4).to_iterable_dataset().with_format("torch")}, "the format 'torch'"),
+        ({}, {"eval_dataset": {"a": tiny_pairs(4).with_format("pandas")}}, "The eval_a data have the format 'pandas'"),
+        ({}, {"train_dataset": tiny_pairs(4).add_column("image", [None] * 4)}, "the model reads texts alone"),
     ],
 )
 def test_it_is_one_error_before_weights_load(options, arguments, said, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("weights loaded"))
     with pytest.raises(PrefalignError, match=said):
         ours(tmp_path, checkpoint, arguments, loss="dpo(beta=0.1)", **options)
+
+
+def test_pairs_are_grouped_by_the_lengths_that_they_are_given(checkpoint, tmp_path):
+    options = {"train_sampling_strategy": "group_by_length", "max_steps": 2}
+    trainer = ours(tmp_path, checkpoint, {"train_dataset": LONG}, loss="dpo(beta=0.1)", **options)
+    batches = [batch["pair_index"].tolist() for batch in trainer.get_train_dataloader()]
+    assert sorted(row for batch in batches for row in batch) == list(range(24))
+    assert all(batch == sorted(batch, reverse=True) for batch in batches)  # the lengths are the rows' numbers
+    trainer.train()
+
+
+def test_options_that_images_rule_out_are_said():
+    processor = SimpleNamespace(image_processor=object())
+    for options, name in (
+        ({"truncation_mode": "keep_end", "max_length": 9}, "truncation_mode"),
+        ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs"),
+    ):
+        args = PrefConfig("run", use_cpu=True)
+        for option, value in options.items():
+            setattr(args, option, value)
+        with pytest.raises(PrefalignError, match=name):
+            check_images(args, processor)
+    check_images(PrefConfig("run", use_cpu=True), processor)
+
+
+@pytest.mark.parametrize("option", ["--model", "--tokenizer"])
+def test_check_finds_a_token_without_an_embedding(option, tmp_path, capsys):
+    folder = save_tiny(tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    tokenizer.save_pretrained(folder)
+    tiny_pairs(4).to_json(tmp_path / "pairs.jsonl")
+    assert main(["check", str(tmp_path / "pairs.jsonl"), option, str(folder)]) == 2
+    assert "'<|tool|>' is number 259, and the model has 259 rows" in capsys.readouterr().err
+    tiny_tokenizer().save_pretrained(folder)
+    assert main(["check", str(tmp_path / "pairs.jsonl"), option, str(folder)]) == 0
 
 
 def test_a_token_without_an_embedding_is_named(tmp_path, monkeypatch):
