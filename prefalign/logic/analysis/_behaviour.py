@@ -24,6 +24,7 @@ from ..polynomials import (
 )
 from ..structures import PreferenceStructure
 from ..tables import canonical, chosen_of, is_reference, original
+from ._bounds import gradient_is_bounded
 from ._limits import Limit, Summed, limit, summed
 
 if TYPE_CHECKING:
@@ -138,6 +139,18 @@ class Behaviour:
     def loss_is_bounded(self) -> bool:
         """Whether ρ is bounded below, so that no pair's loss exceeds a constant: no row is on the bottom alone."""
         return not self.structure.bottom_mask & ~self.structure.top_mask
+
+    @cached_property
+    def gradient_is_bounded(self) -> bool:
+        """Whether ∂ρ/∂log p is bounded for each of the model's probabilities p: no pair can dominate a step.
+
+        Raises:
+            SpecError: More than four propositions, or copies; or no rows on the top or on the bottom.
+        """
+        structure = self.structure.reduced
+        if structure.is_degenerate:
+            raise SpecError("a gradient needs a row on top and a row on the bottom; one of the two is unsatisfiable.")
+        return gradient_is_bounded(structure.atoms, structure.top_mask, structure.bottom_mask)
 
     @property
     def reward_is_bounded(self) -> bool:

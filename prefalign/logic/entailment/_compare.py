@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Literal
+from typing import Literal, overload
 
 from ..._errors import SpecError
-from ..named import Readable, as_rules, catalogue
+from ..named import Readable, as_rules, as_structure, catalogue
 from ..structures import AnyRule, PreferenceStructure, Rule, RuleSet, TwoRatioRule
 from ..tables import canonical
 from ._lattice import Lattice, label_of
-from ._order import entails, same_ratio
+from ._order import entails, rules_entail, same_ratio
+from ._why import why_not
 
 # "entails" is a ⊏ b; "same ratio" means one loss under every link, by structures that neither implies the other.
 Relation = Literal["equivalent", "entails", "entailed by", "same ratio", "incomparable"]
@@ -112,6 +113,21 @@ class Comparison:
         """How loss number `first` (from 0) relates to loss number `second`."""
         return self.matrix[first][second]
 
+    def why(self, first: int, second: int) -> str:
+        """Why loss number `first` (from 0) does not entail loss number `second`: the row, or what keeps them apart."""
+        a, b = self.losses[first], self.losses[second]
+        names = self.names[first], self.names[second]
+        if _is_one_ratio(a) and _is_one_ratio(b):
+            return why_not(a.structure, b.structure, names)
+        if self.matrix[first][second] in ("equivalent", "entails"):
+            return f"{names[0]} entails {names[1]}, rule by rule."
+        if len(a) != len(b):
+            return f"{names[0]} has {len(a)} rules and {names[1]} {len(b)}: they are not paired."
+        turning = next((name for name, rules in zip(names, (a, b), strict=True) if not rules.orders), None)
+        if turning:
+            return f"{turning} has a term that need not fall in its ratio: entailment does not order it."
+        return "No pairing of their rules has the same links, weights and guards and entails rule by rule."
+
     @property
     def lattice(self) -> Lattice:
         """The Hasse diagram of the losses.
@@ -182,8 +198,20 @@ class Comparison:
         return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>{notes}"
 
 
-def describe(structure: PreferenceStructure) -> dict[str, object]:
-    """A structure for `--json`."""
+@overload
+def describe(structure: PreferenceStructure, other: None = None) -> dict[str, object]: ...
+@overload
+def describe(structure: Readable, other: Readable) -> str: ...
+def describe(structure: Readable, other: Readable | None = None) -> dict[str, object] | str:
+    """A structure for `--json`; or, of two, why the first does not entail the second: the row that decides.
+
+    Example:
+        >>> describe("cpo", "orpo")
+        'CPO does not entail ORPO: where w and l are valid (row TT), CPO has it on both sides, and ORPO not counted.'
+    """
+    if other is not None:
+        return why_not(structure, other)
+    structure = as_structure(structure, "structure")
     return {
         "atoms": list(structure.atoms),
         "rows": structure.rows if len(structure.atoms) <= 10 else None,
@@ -205,9 +233,9 @@ def _relation(a: RuleSet, b: RuleSet) -> Relation:
     """The relation of two rule sets, their rules paired so that links, weights and guards agree."""
     if a == b:
         return "equivalent"
-    if _pairs(a, b):
+    if rules_entail(a, b):
         return "entails"
-    return "entailed by" if _pairs(b, a) else "incomparable"
+    return "entailed by" if rules_entail(b, a) else "incomparable"
 
 
 def _of_structures(a: PreferenceStructure, b: PreferenceStructure) -> Relation:
@@ -229,26 +257,3 @@ def _rule_entails(x: AnyRule, y: AnyRule) -> bool:
     if isinstance(x, TwoRatioRule) and isinstance(y, TwoRatioRule):
         return x.inner == y.inner and entails(x.first, y.first) and entails(y.second, x.second)
     return False
-
-
-def _pairs(a: RuleSet, b: RuleSet) -> bool:
-    """Whether each rule of `a` entails a rule of `b` of its own with the same decreasing link, weight and guard."""
-    if len(a) != len(b) or not (a.orders and b.orders):
-        return False
-    fits = [
-        [(x.link, x.weight, x.guard) == (y.link, y.weight, y.guard) and _rule_entails(x, y) for y in b.rules]
-        for x in a.rules
-    ]
-    taken: dict[int, int] = {}
-
-    def place(i: int, tried: set[int]) -> bool:
-        """Find rule `i` a partner, moving others along (augmenting paths)."""
-        for j, fit in enumerate(fits[i]):
-            if fit and j not in tried:
-                tried.add(j)
-                if j not in taken or place(taken[j], tried):
-                    taken[j] = i
-                    return True
-        return False
-
-    return all(place(i, set()) for i in range(len(fits)))

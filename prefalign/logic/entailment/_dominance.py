@@ -10,8 +10,9 @@ from math import inf
 from ..._errors import SpecError
 from ..named import Readable, as_structure
 from ..polynomials import MAX_VARIABLES, count_at, count_polynomial, multiply, negative_point
-from ..structures import PreferenceStructure
+from ..structures import AnyRule, PreferenceStructure, Rule, RuleSet, TwoRatioRule
 from ..tables import bits, canonical, support
+from ._order import as_rule_set, rules_fit
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ def dominates(first: Readable, second: Readable) -> Dominance:
     under the square link, which turns). A tie counts as dominance, so two losses may dominate each other: then their
     ratios are the same function. What happens on the faces of the cube (a probability of 0 or 1) does not count.
 
+    Of rule sets, it is asked rule by rule: a loss dominates where each of its rules dominates one of the other's own,
+    with the same decreasing link, weight and guard. (That is enough; sums may dominate without it, and are not asked.)
+
     Args:
-        first: A structure, or what `derive` reads (a name, an equation).
+        first: A structure, or what `derive` reads (a name, an equation); or a RuleSet.
         second: Likewise; propositions that only one of the two has are free.
 
     Returns:
@@ -69,6 +73,8 @@ def dominates(first: Readable, second: Readable) -> Dominance:
         >>> print(dominates(CPO, CE))                     # w/l against w/(1-w)
         no: at w = 1/4, l = 1/4 the ratios are 1 > 1/3, so the first loss is the smaller
     """
+    if isinstance(first, RuleSet) or isinstance(second, RuleSet):
+        return _of_rules(*(as_rule_set(each) for each in (first, second)))
     a, b = as_structure(first, "first"), as_structure(second, "second")
     for name, structure in (("first", a), ("second", b)):
         if not structure.top_mask and not structure.bottom_mask:
@@ -119,6 +125,34 @@ def _at_a_plain_point(a: PreferenceStructure, b: PreferenceStructure) -> Mapping
         f"whether one loss dominates the other is decided up to {MAX_VARIABLES} propositions; here are "
         f"{len(a.atoms)}, and neither entailment nor a sample of points tells. Entailment has no such limit."
     )
+
+
+def _of_rules(first: RuleSet, second: RuleSet) -> Dominance:
+    """Rule by rule; the witness is of the first rule that dominates none.
+
+    Raises:
+        SpecError: The rules cannot be paired, or a term need not fall in its ratio.
+    """
+    failed: list[Dominance] = []
+
+    def fits(x: AnyRule, y: AnyRule) -> bool:
+        if isinstance(x, Rule) and isinstance(y, Rule):
+            found = dominates(x.structure, y.structure)
+            failed.extend([] if found else [found])
+            return bool(found)
+        if isinstance(x, TwoRatioRule) and isinstance(y, TwoRatioRule):
+            return x.inner == y.inner and bool(dominates(x.first, y.first)) and bool(dominates(y.second, x.second))
+        return False
+
+    if not (first.orders and second.orders):
+        raise SpecError(
+            "dominance is decided under decreasing links, and one of the two has a term that need not fall in ρ."
+        )
+    if rules_fit(first, second, fits):
+        return Dominance(True)
+    if not failed:
+        raise SpecError("their rules cannot be paired: no pairing has the same links, weights and guards.")
+    return failed[0]
 
 
 def _near_corner(a: PreferenceStructure, b: PreferenceStructure, row: int) -> Mapping[str, Fraction]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 from ..._errors import SpecError
 from ..equations import equal_ratios
-from ..named import Readable, as_structure
-from ..structures import PreferenceStructure, aligned
+from ..named import Readable, as_rules, as_structure
+from ..structures import AnyRule, PreferenceStructure, Rule, RuleSet, TwoRatioRule, aligned
 from ..tables import bits
 
 
@@ -19,8 +19,11 @@ def entails(a: Readable, b: Readable) -> bool:
     means loss(a) ≥ loss(b) for every w, l, rw, rl: b is the weaker demand. **Under a turning link it means nothing**:
     ORPO ⊑ cCPO, and yet the square link at w = .6, l = .05, β = .5 gives 5.522 < 5.766.
 
+    Of rule sets: whether each rule of a entails a rule of b of its own, with the same link, weight and guard; false
+    where one of them turns.
+
     Args:
-        a: A structure, an equation, a catalogue name, or a column such as "ovxo".
+        a: A structure, an equation, a catalogue name, or a column such as "ovxo"; or a RuleSet.
         b: Likewise.
 
     Example:
@@ -36,6 +39,8 @@ def entails(a: Readable, b: Readable) -> bool:
 
     Source: Richardson, Srikumar, Sabharwal 2025, arXiv:2412.17696.
     """
+    if isinstance(a, RuleSet) or isinstance(b, RuleSet):
+        return rules_entail(*(each if isinstance(each, RuleSet) else as_rule_set(each) for each in (a, b)))
     try:
         if a.atoms == b.atoms:  # type: ignore[union-attr]
             return not (a.top_mask & ~b.top_mask or b.bottom_mask & ~a.bottom_mask)  # type: ignore[union-attr]
@@ -43,6 +48,12 @@ def entails(a: Readable, b: Readable) -> bool:
         pass
     left, right = _aligned(a, b)
     return not (left.top_mask & ~right.top_mask or right.bottom_mask & ~left.bottom_mask)
+
+
+def as_rule_set(given: Readable) -> RuleSet:
+    """A loss as rules; a structure is one of the logistic link."""
+    made = as_rules(given, "loss")
+    return made if isinstance(made, RuleSet) else RuleSet((Rule(made),))
 
 
 def equivalent(a: Readable, b: Readable) -> bool:
@@ -130,3 +141,38 @@ def between(a: Readable, b: Readable) -> Iterator[PreferenceStructure]:
 
 def _aligned(a: Readable, b: Readable) -> tuple[PreferenceStructure, PreferenceStructure]:
     return aligned(as_structure(a, "a"), as_structure(b, "b"))
+
+
+def rules_entail(a: RuleSet, b: RuleSet) -> bool:
+    """Whether each rule of `a` entails a rule of `b` of its own with the same decreasing link, weight and guard."""
+    return a.orders and b.orders and rules_fit(a, b, _rule_entails)
+
+
+def rules_fit(a: RuleSet, b: RuleSet, below: Callable[[AnyRule, AnyRule], bool]) -> bool:
+    """Whether each rule of `a` is `below` a rule of `b` of its own with the same link, weight and guard."""
+    if len(a) != len(b):
+        return False
+    fits = [
+        [(x.link, x.weight, x.guard) == (y.link, y.weight, y.guard) and below(x, y) for y in b.rules] for x in a.rules
+    ]
+    taken: dict[int, int] = {}
+
+    def place(i: int, tried: set[int]) -> bool:
+        """Find rule `i` a partner, moving others along (augmenting paths)."""
+        for j, fit in enumerate(fits[i]):
+            if fit and j not in tried:
+                tried.add(j)
+                if j not in taken or place(taken[j], tried):
+                    taken[j] = i
+                    return True
+        return False
+
+    return all(place(i, set()) for i in range(len(fits)))
+
+
+def _rule_entails(x: AnyRule, y: AnyRule) -> bool:
+    if isinstance(x, Rule) and isinstance(y, Rule):
+        return entails(x.structure, y.structure)
+    if isinstance(x, TwoRatioRule) and isinstance(y, TwoRatioRule):
+        return x.inner == y.inner and entails(x.first, y.first) and entails(y.second, x.second)
+    return False

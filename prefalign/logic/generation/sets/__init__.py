@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ._conditions import AllOf as AllOf
 from ._conditions import AnyOf as AnyOf
+from ._conditions import BoundedGradient as BoundedGradient
 from ._conditions import Condition as Condition
 from ._conditions import InRegion as InRegion
 from ._conditions import MaxLiterals as MaxLiterals

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...analysis import Behaviour, Summed, levels, summed
 from ...structures import PreferenceStructure
-from ...tables import atom_mask, chosen_of, count_literals, is_reference, literal_array, original
+from ...tables import atom_mask, chosen_of, count_literals, full_mask, is_reference, literal_array, original
 from ._points import same_at_two_points
 from ._regions import Region
 
@@ -176,6 +176,31 @@ def _rises(atoms: tuple[str, ...], chosen: str, tops: Any, bottoms: Any) -> Any:
             true, width = np.uint64(atom_mask(place, len(atoms))), np.uint64(1 << (len(atoms) - 1 - place))
             good &= (tops >> width & ~tops & true == 0) & (bottoms & ~(bottoms >> width) & true == 0)
     return good
+
+
+@dataclass(frozen=True)
+class BoundedGradient(Property):
+    """The gradient in each log-probability of the model is bounded; see `Behaviour.gradient_is_bounded`."""
+
+    def has(self, top: int, bottom: int) -> bool:
+        return bool(top and bottom) and _facts(self.atoms, top, bottom).gradient_is_bounded
+
+    def contains(self, tops: Any, bottoms: Any) -> Any:
+        if isinstance(tops, int) or not len(tops):
+            return super().contains(tops, bottoms)
+        import numpy as np
+
+        # Certain where both tables rise in each of the model's propositions: p·(T1 - T0)/T is between 0 and 1 then.
+        certain = (tops != 0) & (bottoms != 0)
+        for atom in self.atoms:
+            if not is_reference(atom):
+                full = np.uint64(full_mask(len(self.atoms)))
+                certain &= _rises(self.atoms, original(atom), tops, bottoms ^ full)
+        certain = certain if len(set(map(original, self.atoms))) == len(self.atoms) else certain & False
+        asked = np.flatnonzero((tops != 0) & (bottoms != 0) & ~certain)
+        inside = certain.copy()
+        inside[asked] = super().contains(tops[asked], bottoms[asked])
+        return inside
 
 
 @dataclass(frozen=True)

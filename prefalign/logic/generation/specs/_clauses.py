@@ -16,6 +16,7 @@ from ...tables import atom_mask, full_mask, original
 from ..sets import (
     LABELS,
     AllOf,
+    BoundedGradient,
     Condition,
     InRegion,
     MaxLiterals,
@@ -207,6 +208,8 @@ def quality_parts(
     nonconstant: bool,
     survives_sum: bool | str,
     no_displacement: bool | str,
+    bounded_loss: bool,
+    bounded_gradient: bool,
 ) -> Iterator[Condition]:
     """What is said of the structure as a whole."""
     full = full_mask(len(atoms))
@@ -231,3 +234,11 @@ def quality_parts(
     if no_displacement:
         joint = no_displacement == "joint"
         yield NoDisplacement(f"no displacement{' joint' if joint else ''}", atoms, joint)
+    if bounded_loss:
+        yield InRegion("bounded loss", _allow(atoms, full, "ovb"))
+    if bounded_gradient:
+        if len(atoms) > 4 or len(set(map(original, atoms))) < len(atoms):
+            raise SpecError(
+                f"`bounded_gradient` is decided for at most four propositions without copies (got {', '.join(atoms)})."
+            )
+        yield BoundedGradient("bounded gradient", atoms)

@@ -48,7 +48,8 @@ def parse_spec(text: str) -> Specification:
     The clauses are the arguments of `Spec`: `atoms w, l, rw, rl`, `between A and B`, `above A`, `below A`, `monotone`,
     `monotone w+ l-`, `monotone ratio`, `symmetric swap`, `rows TF = v, F* = xo`, `forall top >> M(w)`,
     `conditional`, `reference`, `max literals 6`, `survives sum`, `survives sum contrast`, `no displacement`,
-    `no displacement joint`, `satisfiable`, `nontrivial`, `nonconstant`, `distinct ratio`. A loss is a name of the
+    `no displacement joint`, `satisfiable`, `nontrivial`, `nonconstant`,
+    `bounded loss`, `bounded gradient`, `distinct ratio`. A loss is a name of the
     catalogue, a column such as `ovxo`, or an equation in quotes.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from ...._errors import SpecError
 from ...formulas import Formula
-from ...named import Readable, as_structure
+from ...named import Readable, as_structure, catalogue
 from ...tables import canonical
-from ..sets import AllOf, AnyOf, Condition, Not, Region, conjuncts, expand
+from ..sets import LABELS, AllOf, AnyOf, Condition, InRegion, Not, Region, conjuncts, expand
 from ._clauses import literal_part, monotone_part, quality_parts, region_parts, row_parts, symmetric_part
 
 Distinct = Literal["structure", "ratio"]
@@ -42,6 +42,26 @@ class Specification:
             return False
         wide = structure.reduced.over(self.atoms)
         return bool(self.condition.contains(wide.top_mask, wide.bottom_mask))
+
+    def why(self, given: Readable) -> str:
+        """Which parts of the specification a structure does not satisfy, with the row where a row decides.
+
+        Example:
+            >>> print(Spec(above="ccpo", monotone=True, rows={"FF": "v"}).why("cpo"))
+            CPO does not satisfy `above ccpo` (row TT is b, and may be v); `row FF = v` (row FF is o, and may be v).
+        """
+        structure = as_structure(given, "structure").reduced
+        name = catalogue.name_of(structure) or (given if isinstance(given, str) else str(structure.P))
+        missing = [atom for atom in structure.atoms if atom not in self.atoms]
+        if missing:
+            return f"{name} depends on {missing[0]}, which is not among the atoms {', '.join(self.atoms)}."
+        wide = structure.over(self.atoms)
+        top, bottom = wide.top_mask, wide.bottom_mask
+        failed = [part for part in conjuncts(self.condition) if not part.contains(top, bottom)]
+        if not failed:
+            return f"{name} satisfies it."
+        parts = (f"`{part.said()}`{_where(part, self.atoms, top, bottom)}" for part in failed)
+        return f"{name} does not satisfy {'; '.join(parts)}."
 
     def __and__(self, other: Specification) -> Specification:
         return _combine("all", (self, other)) if isinstance(other, Specification) else NotImplemented
@@ -93,6 +113,9 @@ class Spec(Specification):
         satisfiable: Top and bottom are both satisfiable (the ratio is neither 0 nor ∞).
         nontrivial: Besides, they differ (the ratio is not 1).
         nonconstant: Neither top nor bottom is a constant.
+        bounded_loss: No row is on the bottom alone: no pair's loss exceeds a constant (under a decreasing link).
+        bounded_gradient: ∂ρ/∂log p is bounded, for each of the model's probabilities p and whatever the others are, so
+            that no pair can dominate a step (under a link of bounded slope); at most four propositions.
         distinct: "structure", or "ratio": one structure, the simplest, for each ratio.
 
     Raises:
@@ -125,6 +148,8 @@ class Spec(Specification):
     satisfiable: bool = field(default=False, kw_only=True)
     nontrivial: bool = field(default=False, kw_only=True)
     nonconstant: bool = field(default=False, kw_only=True)
+    bounded_loss: bool = field(default=False, kw_only=True)
+    bounded_gradient: bool = field(default=False, kw_only=True)
     distinct: Distinct = field(default="structure", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -136,7 +161,16 @@ class Spec(Specification):
         object.__setattr__(self, "atoms", canonical(chosen))
         if self.distinct not in ("structure", "ratio"):
             raise SpecError(f"`distinct` must be 'structure' or 'ratio' (got {self.distinct!r}).")
-        for name in ("conditional", "reference", "satisfiable", "nontrivial", "nonconstant"):
+        named = (
+            "conditional",
+            "reference",
+            "satisfiable",
+            "nontrivial",
+            "nonconstant",
+            "bounded_loss",
+            "bounded_gradient",
+        )
+        for name in named:
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"`{name}` must be True or False (got {getattr(self, name)!r}).")
         check_consistent(self.condition, self.atoms)
@@ -156,6 +190,8 @@ class Spec(Specification):
                 nonconstant=self.nonconstant,
                 survives_sum=self.survives_sum,
                 no_displacement=self.no_displacement,
+                bounded_loss=self.bounded_loss,
+                bounded_gradient=self.bounded_gradient,
             ),
             *literal_part(atoms, self.max_literals),
         ]
@@ -187,6 +223,19 @@ class Combined(Specification):
 
     def __repr__(self) -> str:
         return f"<Specification {self}>"
+
+
+def _where(part: Condition, atoms: tuple[str, ...], top: int, bottom: int) -> str:
+    """The first row that has another label than a region allows."""
+    if not isinstance(part, InRegion):
+        return ""
+    region = part.region
+    for row in range(1 << len(atoms)):
+        allowed = [label for label in "vxob" if getattr(region, label) >> row & 1]
+        label = next(k for k, values in LABELS.items() if values == (bool(top >> row & 1), bool(bottom >> row & 1)))
+        if label not in allowed:
+            return f" (row {row_name(row, atoms)} is {label}, and may be {', '.join(allowed)})"
+    return ""
 
 
 def _combine(kind: Literal["all", "any", "not"], specs: tuple[Specification, ...]) -> Specification:

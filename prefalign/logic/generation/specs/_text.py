@@ -190,6 +190,11 @@ def _displacement(reader: _Reader) -> dict[str, Any]:
     return {"no_displacement": reader.choice("joint") or True}
 
 
+def _bounded(reader: _Reader) -> dict[str, Any]:
+    kind = reader.choice("loss", "gradient") or reader.stream.fail("expected `loss` or `gradient`")
+    return {f"bounded_{kind}": True}
+
+
 def _symmetric(reader: _Reader) -> dict[str, Any]:
     return {"symmetric": reader.choice("swap", "rejected") or reader.stream.fail("expected `swap` or `rejected`")}
 
@@ -221,6 +226,9 @@ _CLAUSES: dict[str, Callable[[_Reader], dict[str, Any]]] = {
     "satisfiable": lambda _: {"satisfiable": True},
     "nontrivial": lambda _: {"nontrivial": True},
     "nonconstant": lambda _: {"nonconstant": True},
+    "bounded": _bounded,
+    "bounded_loss": lambda _: {"bounded_loss": True},
+    "bounded_gradient": lambda _: {"bounded_gradient": True},
     "distinct": _distinct,
 }
 
