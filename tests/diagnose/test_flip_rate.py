@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prefalign._errors import DataError
-from prefalign.diagnose import FlipRate, flip_rate, from_margins, from_repeats
+from prefalign.diagnose import FlipRate, _flip_rate, flip_rate, from_margins, from_repeats
 from prefalign.diagnose._ridge import PENALTIES, leave_out
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -86,6 +86,25 @@ def test_copies_of_a_pair_do_not_vouch_for_it():
     # Were copies not left out together, a reward that has seen a pair would be asked about it, and most would agree.
     assert thrice.accuracy == pytest.approx(once.accuracy, abs=0.08)
     assert not thrice.can_tell
+
+
+def test_chance_is_beaten_by_three_standard_errors():
+    """55 % of 600 labels: 0.5 + 3 * 0.5 / sqrt(600) = 0.561; of 6000 it is 0.519."""
+    values = {"rate": 0.1, "low": 0.05, "high": 0.15, "holder": 0.1, "holder_low": 0.05, "holder_high": 0.15}
+    arrays = {"margins": np.full(600, 3.0), "suspicion": np.zeros(600)}
+    assert not FlipRate(**values, accuracy=0.55, pairs=600, **arrays).can_tell
+    assert FlipRate(**values, accuracy=0.57, pairs=600, **arrays).can_tell
+    assert FlipRate(**values, accuracy=0.55, pairs=6000, **arrays).can_tell
+
+
+def test_the_moments_interval_is_of_two_standard_errors(monkeypatch):
+    """0.2 with a standard error of 0.05, where the likelihood's interval reaches less far."""
+    monkeypatch.setattr(_flip_rate, "holder_rate", lambda margins, rate: (0.2, 0.05))
+    random = np.random.default_rng(0)
+    margins = random.normal(0.0, 6.0, size=1000)
+    found = from_margins(np.where(random.random(1000) < 0.2, -np.abs(margins), np.abs(margins)))
+    assert found.high - found.rate < 0.08 > found.rate - found.low
+    assert (found.holder_low, found.holder_high) == pytest.approx((0.102, 0.298))
 
 
 def test_one_weak_feature_cannot_tell_the_rate_even_where_it_beats_chance():

@@ -278,7 +278,6 @@ def mixed_with_the_reference(chosen_logps, rejected_logps, ref_chosen_logps, ref
         (a_weight_named_w_in_the_batch, "`w` and `chosen_logps` are the same quantity|`w` and"),
         (against_the_next_pair, "couples the pairs"),
         (other_pairs_dropped, "couples the pairs"),
-        (labels_at_random, "other numbers each time"),
         (another_each_time, "other numbers each time"),
         (rewards_before_the_loss, "does not depend on the log-probabilities"),
         (product_of_two, "2 log ratios at once"),
@@ -288,6 +287,14 @@ def mixed_with_the_reference(chosen_logps, rejected_logps, ref_chosen_logps, ref
 def test_what_has_no_right_reading_is_refused(function, reason):
     with pytest.raises(PrefalignError, match=reason):
         derive(function)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_code_that_draws_is_refused_whatever_it_draws(seed):
+    """Of three pairs all labels come out alike in an eighth of the draws: one other call would not tell."""
+    torch.manual_seed(seed)
+    with pytest.raises(PrefalignError, match="other numbers each time"):
+        derive(labels_at_random)
 
 
 def test_what_was_asked_for_can_be_given_as_a_label():

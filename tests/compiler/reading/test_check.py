@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import math
 import pkgutil
 
 import pytest
@@ -55,6 +56,18 @@ def test_the_true_reading_passes():
 def test_a_reading_with_one_thing_changed_is_withheld(wrong):
     with pytest.raises(DerivationError, match="withheld"):
         check(wrong, pair_loss, {}, TRUE.hyperparameters)
+
+
+def tempered(chosen_logps, rejected_logps, beta=0.5):
+    return beta * F.softplus(-math.exp(beta) * (chosen_logps - rejected_logps))
+
+
+def test_a_hyperparameter_that_the_code_turns_into_a_number_is_one_everywhere():
+    """`math.exp` gives a number, true of this beta alone, so that beta cannot stay a symbol in front of it."""
+    found = derive(tempered)
+    assert found.hyperparameters == {}
+    assert found.rules[0].weight == sp.Rational(1, 2)
+    assert found.rules[0].link.expression.subs(RHO, 1.0) == pytest.approx(math.log1p(math.exp(-math.exp(0.5))))
 
 
 def half_gradient(chosen_logps, rejected_logps):

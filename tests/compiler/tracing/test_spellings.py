@@ -286,6 +286,17 @@ def test_equations_names_and_structures_are_forwarded():
     assert derive(catalogue["cpo"].structure) is catalogue["cpo"].structure
 
 
+def half_is_taken_off(chosen_logps, rejected_logps):
+    gap = chosen_logps - rejected_logps
+    return F.softplus(-torch.sub(gap, gap, alpha=0.5))
+
+
+def test_the_factor_of_a_subtraction_counts():
+    (rule,) = derive(half_is_taken_off).rules
+    assert rule.structure == catalogue["cpo"].structure
+    assert float(rule.link.expression.subs("rho", 7.0)) == pytest.approx(0.029750, abs=1e-6)  # log(1 + e^-3.5)
+
+
 def huber(chosen_logps, rejected_logps):
     return F.huber_loss(chosen_logps - rejected_logps, torch.ones(len(chosen_logps)), delta=0.5)
 

@@ -76,6 +76,7 @@ def test_truncation_that_keeps_the_end_may_lose_the_prompt():
 def test_doubled_bos_and_eos_are_found():
     tokenizer = merging_tokenizer(bos="<s>")
     rows = [("p", "good", "bad"), ("<s>p", "good", "bad"), ("q", f"good{EOS}{EOS}", "bad"), ("r", f"good{EOS}", "bad")]
+    rows.append((f"a turn{EOS}{EOS}then", "good", "bad"))  # a prompt may say what it likes
     assert found(check_pairs(pairs_of(*rows), tokenizer)) == {"double_bos": [1], "double_eos": [2]}
 
 

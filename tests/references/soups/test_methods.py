@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from prefalign._errors import CheckpointError, DataError
 from prefalign.references import HeldOut, Landscape, draw_path, path, soup
 from prefalign.references.soups._landscape import Point, simplex
+from prefalign.references.soups._methods import learned
 from tests.references.models import load_tensors, save_tensors, two_models
 from tests.tiny import save_tiny, tiny_model, tiny_pairs, tiny_tokenizer
 
@@ -146,6 +148,17 @@ def test_slerp_keeps_the_length_that_a_straight_mean_loses(tmp_path):
     torch.testing.assert_close(load_tensors(third.out)["w"], expected)
     assert torch.equal(load_tensors(third.out)["z"], zero)
     assert "90°" in third.notes[0]
+
+
+def test_a_learned_soup_keeps_its_best_step_not_its_last():
+    """Played: the second of three steps has the lowest loss."""
+    tried, losses = [], iter([3.0, 1.0, 2.0])
+    mixture = SimpleNamespace(model=None, set=tried.append, pull=lambda: [1.0, -1.0])
+    held_out = SimpleNamespace(backward=lambda model: next(losses))
+    names = [SimpleNamespace(name=name) for name in "ab"]
+    recipe = learned(names, mixture, held_out, steps=3, progress=False)
+    assert recipe.weights == pytest.approx(tried[1])
+    assert len({weights[0] for weights in tried}) == 3
 
 
 def test_slerp_of_a_model_with_itself_is_itself(tmp_path):

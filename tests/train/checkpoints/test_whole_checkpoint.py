@@ -22,10 +22,11 @@ def make(folder, step, *files):
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    whole = make(tmp_path, 90, "model.safetensors", "trainer_state.json", "prefalign_watch.json")
-    make(tmp_path, 100, "model.safetensors", "trainer_state.json")  # the reference's state was still missing
-    make(tmp_path, 110, "model.safetensors")
-    make(tmp_path, 9, "trainer_state.json", "prefalign_watch.json")  # older, though "9" sorts behind "90"
+    whole = make(tmp_path, 100, "model.safetensors", "trainer_state.json", "prefalign_watch.json")
+    make(tmp_path, 110, "model.safetensors", "trainer_state.json")  # the reference's state was still missing
+    make(tmp_path, 120, "model.safetensors")
+    make(tmp_path, 130, "trainer_state.json", "prefalign_watch.json", UNFINISHED)  # of a run before, overwritten
+    make(tmp_path, 90, "trainer_state.json", "prefalign_watch.json")  # older, though "90" sorts behind "100"
     assert last_whole_checkpoint(str(tmp_path)) == whole
 
 
