@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "runs" / "mutants.json"
 LEAST = 0.95
-SECONDS = 600  # a change that makes a loop endless is noticed, too
+SECONDS = 240  # a change that makes a loop endless is noticed, too
 _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "runs", "site", "build", "dist", "*.egg-info")
 
 
@@ -121,7 +121,7 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "the-last-step-is-never-reached": ("min(1.0, step / (steps - 1))", "min(1.0, step / steps)"),
     },
     # ------------------------------------------------------------------------------------------------------- logic
-    ("logic/entailment/_order.py", "logic/entailment"): {
+    ("logic/entailment/_order.py", "logic"): {
         "entailment-forgets-the-bottom": (
             "return not (a.top_mask & ~b.top_mask or b.bottom_mask & ~a.bottom_mask)",
             "return not a.top_mask & ~b.top_mask",
@@ -131,69 +131,68 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
             "left.top_mask & right.top_mask, left.bottom_mask & right.bottom_mask",
         ),
     },
-    ("logic/entailment/_dominance.py", "logic/entailment"): {
+    ("logic/entailment/_dominance.py", "logic"): {
         "dominance-the-other-way-round": (
             "multiply(top_b, bottom_a) - multiply(top_a, bottom_b)",
             "multiply(top_a, bottom_b) - multiply(top_b, bottom_a)",
         ),
-        "dominance-fails-at-every-corner": (" & ~(b.top_mask & a.bottom_mask)", ""),
     },
-    ("logic/entailment/_lattice.py", "logic/entailment"): {
+    ("logic/entailment/_lattice.py", "logic"): {
         "lattice-keeps-implied-edges": ("if high in above and high not in farther", "if high in above"),
         "rank-is-the-last-chain": ("max(ranks[high], ranks[low] + 1)", "ranks[low] + 1"),
     },
-    ("logic/tables/_minimise.py", "logic/tables logic/formulas"): {
+    ("logic/tables/_minimise.py", "logic"): {
         "fewest-terms-before-fewest-literals": ("(size[0] + len(cube), size[1] + 1)", "(size[0] + 1, size[1] + 1)"),
         "cover-keeps-what-another-covers": ("cover(low_true & ~up_false,", "cover(low_true,"),
     },
-    ("logic/polynomials/_cube.py", "logic/analysis logic/entailment"): {
+    ("logic/polynomials/_cube.py", "logic"): {
         "derivative-loses-its-powers": ("np.arange(1, order).astype", "np.ones(order - 1).astype"),
         "count-of-the-false-rows": ("[false, true - false]", "[true, false - true]"),
     },
-    ("logic/equations/_corners.py", "logic/equations"): {
+    ("logic/equations/_corners.py", "logic"): {
         "a-square-passes-for-a-count": ("degree > 1 for degree", "degree > 2 for degree"),
     },
-    ("logic/equations/_ratio.py", "logic/equations"): {
+    ("logic/equations/_ratio.py", "logic"): {
         "a-constant-below-counts-above": ("margin += nats if side == 0 else -nats", "margin += nats"),
         "beta-stays-in-the-margin": ('margin = sympy.expand(margin / sympy.Symbol("beta"))', "pass"),
     },
-    ("logic/analysis/_limits.py", "logic/analysis"): {
+    ("logic/analysis/_limits.py", "logic"): {
         "equal-degrees-saturate": ("if low_top < low_bottom:\n", "if low_top <= low_bottom:\n"),
         "limit-turned-round": ('"infinity" if low_top < low_bottom', '"infinity" if low_top > low_bottom'),
     },
-    ("logic/analysis/_behaviour.py", "logic/analysis"): {
+    ("logic/analysis/_behaviour.py", "logic"): {
         "bounded-above-and-below-exchanged": (
             "return not self.structure.bottom_mask & ~self.structure.top_mask",
             "return not self.structure.top_mask & ~self.structure.bottom_mask",
         ),
     },
-    ("logic/generation/_rank.py", "logic/generation"): {
+    ("logic/generation/_rank.py", "logic"): {
         "distance-forgets-the-bottom": (" + (structure.bottom_mask ^ bottom).bit_count()", ""),
     },
-    ("logic/generation/sets/_regions.py", "logic/generation"): {
+    ("logic/generation/sets/_regions.py", "logic"): {
         "count-of-three-labels-off": ("3**three << (two + 2 * four)", "3**three << (two + four)"),
         "monotone-both-in-one-direction": (
             "_falls(bottom, atom, -direction, self.atoms)",
             "_falls(bottom, atom, direction, self.atoms)",
         ),
     },
-    ("logic/generation/sets/_ratios.py", "logic/generation"): {
+    ("logic/generation/sets/_ratios.py", "logic"): {
         "no-bottom-is-one-ratio": ("np.where(tops == 0, -2, -1)", "-1"),
     },
-    ("logic/structures/_structure.py", "logic/structures"): {
+    ("logic/structures/_structure.py", "logic"): {
         "rows-on-both-sides-are-not-free": (
             "free = full_mask(len(self.atoms)) ^ self.top_mask ^ self.bottom_mask",
             "free = full_mask(len(self.atoms)) ^ (self.top_mask | self.bottom_mask)",
         ),
     },
-    ("logic/structures/_kwise.py", "logic/structures"): {
+    ("logic/structures/_kwise.py", "logic"): {
         "at-most-one-fewer": ("for chosen in combinations(answers, m + 1)]", "for chosen in combinations(answers, m)]"),
     },
     # ---------------------------------------------------------------------------------------------------- compiler
-    ("compiler/_derive.py", "compiler/test_public.py compiler/reading compiler/tracing"): {
+    ("compiler/_derive.py", "compiler"): {
         "hyperparameters-never-moved": ("{key: value * 0.83 for", "{key: value for"),
     },
-    ("compiler/tracing/_elementwise.py", "compiler/tracing compiler/reading"): {
+    ("compiler/tracing/_elementwise.py", "compiler"): {
         "alpha-of-sub-dropped": (
             "b if isinstance(alpha, int) and alpha == 1 else elementwise(_mul, b, alpha)",
             "b",
@@ -205,7 +204,7 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "minimum-is-maximum": ("return sy.Select(a - b, b, a)", "return sy.Select(a - b, a, b)"),
         "a-floor-of-two-tokens-is-a-guard": ("and lower <= 1)", "and lower <= 2)"),
     },
-    ("compiler/tracing/_losses.py", "compiler/tracing"): {
+    ("compiler/tracing/_losses.py", "compiler"): {
         "cross-entropy-with-labels-exchanged": (
             "-t * sy.LogSigmoid(e) - (1 - t) * sy.LogSigmoid(-e)",
             "-(1 - t) * sy.LogSigmoid(e) - t * sy.LogSigmoid(-e)",
@@ -213,7 +212,7 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "huber-not-continuous": ("width * (size - width / 2)", "width * size"),
         "smoothing-not-shared-out": ("smooth * sp.Add(*row) / len(row)", "smooth * sp.Add(*row)"),
     },
-    ("compiler/reading/_check.py", "compiler/reading"): {
+    ("compiler/reading/_check.py", "compiler"): {
         "check-of-gradients-skipped": (
             "    if not theirs.requires_grad:\n        return True\n    leaves",
             "    return True\n    leaves",
@@ -222,32 +221,35 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "chance-is-asked-but-once-more": ("for _ in range(8))", "for _ in range(2))"),
         "chance-is-not-told": ("if any(not torch.equal(first, other) for other in others):", "if False:"),
     },
-    ("compiler/symbols/_numeric.py", "compiler/tracing compiler/reading"): {
+    ("compiler/symbols/_numeric.py", "compiler"): {
         "frozen-values-have-gradients": ("values[sy.thaw(e).name].detach()", "values[sy.thaw(e).name]"),
     },
-    ("compiler/lowering/_program.py", "compiler/lowering"): {
+    ("compiler/lowering/_program.py", "compiler"): {
         "reference-of-the-chosen-added-twice": (
             'total.get(("p", "rw"), 0) - 1',
             'total.get(("p", "rw"), 0) + 1',
         ),
-        "shared-factors-counted-twice": ("min(k, no[slot]) for slot", "max(k, no[slot]) for slot"),
+        "a-sum-of-the-wrong-literal": (
+            'left = _chain(_plus(_minus(yes, shared), ("p", atom)))',
+            'left = _chain(_plus(_minus(yes, shared), ("1-p", atom)))',
+        ),
     },
-    ("compiler/lowering/_tape.py", "compiler/lowering"): {
+    ("compiler/lowering/_tape.py", "compiler"): {
         "impossible-answers-give-nan": ("x.clamp(min=FLOOR) for x in registers", "x for x in registers"),
     },
-    ("compiler/lowering/_summed.py", "compiler/lowering"): {
+    ("compiler/lowering/_summed.py", "compiler"): {
         "one-invalid-answer-decides": (
             "any(all(row >> (count - 1 - place) & 1 for place in decisive) for row in rows)",
             "any(any(row >> (count - 1 - place) & 1 for place in decisive) for row in rows)",
         ),
     },
-    ("compiler/lowering/_to_loss.py", "compiler/lowering"): {
+    ("compiler/_to_loss.py", "compiler"): {
         "mean-where-sums-would-do": (
             'mean = summed_behaviour(small) != "contrast"',
             'mean = summed_behaviour(small) == "contrast"',
         ),
     },
-    ("compiler/lowering/_links.py", "compiler/lowering"): {
+    ("compiler/lowering/_links.py", "compiler"): {
         "hinge-of-margin-one": ("(beta - rho).relu()", "(1 - rho).relu()"),
     },
     # -------------------------------------------------------------------------------------------------- references

@@ -85,9 +85,10 @@ def test_groups_are_finite_at_the_ends(dtype):
     assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("column", ["vvxo", "xvvb"])
-def test_an_impossible_answer_has_a_finite_gradient(column):
-    logps = {"w": torch.full((1,), -torch.inf, requires_grad=True), "l": torch.full((1,), -2.0, requires_grad=True)}
+# Where both are impossible, both terms of the sum w(1 - l) + l(1 - w) are 0.
+@pytest.mark.parametrize(("column", "rejected"), [("vvxo", -2.0), ("xvvb", -2.0), ("ovvx", -torch.inf)])
+def test_an_impossible_answer_has_a_finite_gradient(column, rejected):
+    logps = {"w": torch.full((1,), -torch.inf, requires_grad=True), "l": torch.full((1,), rejected, requires_grad=True)}
     value = quiet(PreferenceStructure.from_rows(column), reference=False).of_logps(logps).sum()
     gradients = torch.autograd.grad(value, list(logps.values()))
     assert all(torch.isfinite(g).all() for g in gradients)

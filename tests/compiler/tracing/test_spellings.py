@@ -286,6 +286,28 @@ def test_equations_names_and_structures_are_forwarded():
     assert derive(catalogue["cpo"].structure) is catalogue["cpo"].structure
 
 
+def floor_of_two_tokens(chosen_logps, rejected_logps, chosen_len, rejected_len):
+    return F.softplus(rejected_logps / rejected_len.clamp(min=2) - chosen_logps / chosen_len.clamp(min=2))
+
+
+def test_a_floor_of_two_tokens_is_more_than_a_guard():
+    (meaning,) = derive(floor_of_two_tokens).meanings
+    (tokens,) = (symbol for symbol in meaning["w"].free_symbols if symbol.name == "n_w")
+    halves = [meaning["w"].subs(tokens, count) for count in (1, 2, 4)]
+    assert [str(half) for half in halves] == ["W/2", "W/2", "W/4"]
+
+
+def smoothed_cross_entropy(chosen_logps, rejected_logps):
+    both = torch.stack([chosen_logps, rejected_logps], dim=1)
+    return F.cross_entropy(both, torch.zeros(len(both), dtype=torch.long), label_smoothing=0.2)
+
+
+def test_the_smoothing_of_a_cross_entropy_is_shared_among_the_classes():
+    (rule,) = derive(smoothed_cross_entropy).rules
+    at_one = float(rule.weight) * float(rule.link.expression.subs("rho", 1.0))
+    assert at_one == pytest.approx(0.413262, abs=1e-6)  # 0.9 log(1 + 1/e) + 0.1 log(1 + e)
+
+
 def half_is_taken_off(chosen_logps, rejected_logps):
     gap = chosen_logps - rejected_logps
     return F.softplus(-torch.sub(gap, gap, alpha=0.5))

@@ -172,6 +172,11 @@ def test_the_lattice_is_printed_by_rank():
     assert str(lattice).splitlines()[0] == "1  cCPO"
 
 
+def test_a_rank_is_the_length_of_the_longest_chain_below():
+    lattice = Lattice({"a": "oxxx", "b": "vxxx", "c": "xvvo", "d": "vvvo"})  # a ⊏ b ⊏ d, and c ⊏ d
+    assert dict(lattice.ranks) == {"a": 0, "b": 1, "c": 0, "d": 2}
+
+
 def test_losses_with_one_meaning_share_a_node():
     lattice = Lattice(["cpo", "slic", "w/l", "ccpo"])
     assert lattice.edges == (("CPO = SLiC = w/l", "cCPO"),)

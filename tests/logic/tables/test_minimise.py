@@ -49,6 +49,15 @@ def test_no_normal_form_over_two_atoms_is_shorter():
         assert shortest(2, on, free).literals == fits, (on, free)
 
 
+def test_three_short_terms_are_taken_before_two_long_clauses():
+    """d ∨ (¬a ∧ b) ∨ (¬b ∧ ¬c) has five literals; (¬a ∨ ¬b ∨ c ∨ …) ∧ …, with fewer terms, six."""
+    a, b, c, d = (atom_mask(index, 4) for index in range(4))
+    short, free = d | (~a & b & 0xFFFF) | (~b & ~c & 0xFFFF), 4134
+    form = shortest(4, short & ~free, free)
+    assert form.literals <= 5
+    assert (form.mask(4) ^ short) & ~free == 0
+
+
 def test_dpo_reads_as_two_literals_once_the_rows_of_both_and_neither_are_free():
     # Atoms w, l, rw, rl: top = M(w) & R(l), bottom = M(l) & R(w).
     w, lo, rw, rl = (atom_mask(index, 4) for index in range(4))
