@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, ConfigError
 
 # What a reference may keep in a checkpoint: tensors go to safetensors, the rest to JSON.
 State = dict[str, Any]
@@ -90,6 +90,7 @@ class Reference(ABC):
         is_start: The reference is the policy as training starts, so that log-ratios are changes since the start.
         builds_on_start: Its weights are the policy's as training starts, or begin there and are kept beside.
         generates_winners: With winners alone, some of them are replaced by what the reference generates.
+        registered_as: The class's name in expressions, which `register_reference` gives it.
     """
 
     needs_model: ClassVar[bool] = True
@@ -97,6 +98,7 @@ class Reference(ABC):
     is_start: ClassVar[bool] = False
     builds_on_start: ClassVar[bool] = True
     generates_winners: ClassVar[bool] = False
+    registered_as: ClassVar[str] = ""
 
     _host: Host | None = None
 
@@ -106,9 +108,20 @@ class Reference(ABC):
         """One line that says what the reference is, for the log, the model card and the run's record."""
 
     @property
-    @abstractmethod
     def expression(self) -> str:
-        """Text that `parse_reference` reads back to an equal reference."""
+        """Text that `parse_reference` reads back to an equal reference: here, the name with all fields.
+
+        Raises:
+            ConfigError: The class is not registered.
+        """
+        if not self.registered_as:
+            raise ConfigError(
+                f"`{type(self).__name__}` has no name in expressions; decorate the class with "
+                "`@register_reference('name')`."
+            )
+        values = {name: getattr(self, name) for name in getattr(self, "__dataclass_fields__", ())}
+        given = ", ".join(f"{key}={list(v) if isinstance(v, tuple) else v!r}" for key, v in values.items())
+        return f"{self.registered_as}({given})" if given else self.registered_as
 
     def check(self, policy: Policy) -> None:  # noqa: B027 - a hook: most references have nothing to check
         """Refuse what cannot work, before any weights load.

@@ -32,7 +32,14 @@ def register_reference(name: str) -> Callable[[Made], Made]:
         >>> parse_reference("our_teacher(large)")
         Checkpoint(path='models/large')
     """
-    return _REFERENCES.register(name)
+
+    def enter(made: Made) -> Made:
+        registered = _REFERENCES.register(name)(made)
+        if isinstance(registered, type) and issubclass(registered, Reference):
+            registered.registered_as = name
+        return registered
+
+    return enter
 
 
 def reference_names() -> tuple[str, ...]:

@@ -20,14 +20,11 @@ class _Sorted(Loss):
     beta: float
     label_smoothing: float = 0.0
 
+    couples_pairs = True
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0, hint=NO_ZERO_BETA)
         check_number(self, "label_smoothing", 0.0, 0.5, closed=True)
-
-    @property
-    def couples_pairs(self) -> bool:
-        """It sorts the batch."""
-        return True
 
     @property
     def swap_obstacle(self) -> str | None:

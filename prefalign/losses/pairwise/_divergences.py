@@ -226,17 +226,14 @@ class AlphaPO(Loss):
     gamma: float
     alpha: float
 
+    needs_reference = False
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0)
         check_number(self, "gamma", 0.0, closed=True)
         check_number(self, "alpha", -math.inf)
         if self.alpha == 0.0:
             raise LossError("`alpha` must not be 0: the reward is then log p, and the loss `simpo(beta, gamma)`.")
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
     @property
     def needs_lengths(self) -> bool:

@@ -140,15 +140,12 @@ class BetaDPO(Loss):
     alpha: float
     center: float = 0.0
 
+    couples_pairs = True
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0, hint=NO_ZERO_BETA)
         check_number(self, "alpha", 0.0, closed=True)
         check_number(self, "center", -torch.inf)
-
-    @property
-    def couples_pairs(self) -> bool:
-        """Its beta is the batch's."""
-        return True
 
     @property
     def swap_obstacle(self) -> str | None:

@@ -47,15 +47,12 @@ class SimPO(Loss):
     gamma: float
     mean: bool = True
 
+    needs_reference = False
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0)
         check_number(self, "gamma", 0.0, closed=True)
         check_flag(self, "mean")
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
     @property
     def formula(self) -> str:
@@ -88,10 +85,7 @@ class SimPER(Loss):
     Source: Xiao et al. 2025, arXiv:2502.00883, Eq. 7.
     """
 
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
+    needs_reference = False
 
     @property
     def needs_lengths(self) -> bool:
@@ -138,14 +132,11 @@ class OddsRatio(Loss):
     beta: float = 1.0
     mean: bool = True
 
+    needs_reference = False
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0)
         check_flag(self, "mean")
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
     @property
     def formula(self) -> str:

@@ -42,14 +42,11 @@ class DrDPO(Loss):
     beta: float
     beta_prime: float = 1.0
 
+    couples_pairs = True
+
     def __post_init__(self) -> None:
         check_number(self, "beta", 0.0, hint=NO_ZERO_BETA)
         check_number(self, "beta_prime", 0.0)
-
-    @property
-    def couples_pairs(self) -> bool:
-        """By a mean over the batch."""
-        return True
 
     @property
     def swap_obstacle(self) -> str | None:

@@ -60,14 +60,11 @@ class SFT(Loss):
     reduction: Reduction
     baseline: Baseline = "chosen"
 
+    needs_reference = False
+
     def __post_init__(self) -> None:
         check_choice(self, "reduction", get_args(Reduction))
         check_choice(self, "baseline", get_args(Baseline))
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
     @property
     def needs_lengths(self) -> bool:

@@ -39,14 +39,11 @@ class RankHinge(Loss):
     delta: float
     mean: bool = False
 
+    needs_reference = False
+
     def __post_init__(self) -> None:
         check_number(self, "delta", 0.0, closed=True)
         check_flag(self, "mean")
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
     @property
     def formula(self) -> str:

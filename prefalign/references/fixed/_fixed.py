@@ -72,10 +72,6 @@ class Initial(Fixed):
         name = getattr(getattr(self.host.model, "config", None), "_name_or_path", "") or "a model built in memory"
         return f"initial: {name} as training starts ({how})"
 
-    @property
-    def expression(self) -> str:
-        return "initial"
-
 
 @register_reference("none")
 @dataclass
@@ -92,10 +88,6 @@ class NoReference(Reference):
     @property
     def identity(self) -> str:
         return "none: log-probabilities are the policy's own"
-
-    @property
-    def expression(self) -> str:
-        return "none"
 
     def logps(self, inputs: Batch) -> None:
         return None

@@ -119,10 +119,6 @@ class MovingAverage(_Following):
     def identity(self) -> str:
         return f"moving average: {self.alpha:g} of the policy, every {self.every} steps, from its start"
 
-    @property
-    def expression(self) -> str:
-        return f"moving_average(alpha={self.alpha!r}, every={self.every!r})"
-
     def _follow(self, step: int, name: str) -> bool:
         if step % self.every:
             return False
@@ -173,13 +169,6 @@ class BEMA(_Following):
     def identity(self) -> str:
         powers = f"powers {self.ema_power:g} (average) and {self.bias_power:g} (correction)"
         return f"bema: every {self.every} steps after {self.after}, {powers}, lag {self.lag}"
-
-    @property
-    def expression(self) -> str:
-        return (
-            f"bema(every={self.every!r}, ema_power={self.ema_power!r}, bias_power={self.bias_power!r}, "
-            f"lag={self.lag!r}, after={self.after!r})"
-        )
 
     @torch.no_grad()
     def setup(self, host: Host) -> None:

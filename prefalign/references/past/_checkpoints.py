@@ -75,13 +75,6 @@ class PastCheckpoints(OwnPast):
         when = "each round of these" if self.redraw == "round" else "each step"
         return f"past: one of the policy's last {self.keep} snapshots, {often}, drawn for {when} (seed {self.seed})"
 
-    @property
-    def expression(self) -> str:
-        return (
-            f"past(keep={self.keep!r}, every={self.every!r}, choose={self.choose!r}, redraw={self.redraw!r}, "
-            f"seed={self.seed!r})"
-        )
-
     def _takes(self, step: int) -> bool:
         return step % self.every == 0 and self.choose != "initial"
 

@@ -74,10 +74,6 @@ class Ditto(OwnPast):
             f"steps ({shares}; seed {self.seed})"
         )
 
-    @property
-    def expression(self) -> str:
-        return f"ditto(keep={self.keep!r}, every={self.every!r}, mix={list(self.mix)!r}, seed={self.seed!r})"
-
     def casts(self, rows: int, seed: int) -> Sequence[tuple[int | None, int]]:
         *earlier, latest = self._store.steps[-self.keep :]
         if not earlier:
