@@ -75,6 +75,9 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
     ("losses/pairwise/_distributional.py", "losses"): {
         "aot-leaves-one-side-unsorted": ("torch.sort(lower, dim=0).values", "lower"),
     },
+    ("losses/pairwise/_modulated.py", "losses"): {
+        "the-beta-of-a-batch-is-trained": ("margin.detach().mean()", "margin.mean()"),
+    },
     ("losses/pairwise/_seppo.py", "losses train/generation/test_seppo.py"): {
         "seppo-gate-turned-round": ("anchor >= 0, rejected", "anchor < 0, rejected"),
     },

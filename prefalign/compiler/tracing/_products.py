@@ -50,14 +50,7 @@ def _empty_like(x: Any, **_: Any) -> SymTensor:
 
 
 @op("kl_div")
-def _kl_div(
-    x: Any,
-    target: Any,
-    size_average: Any = None,
-    reduce: Any = None,
-    reduction: str = "mean",
-    log_target: bool = False,
-) -> SymTensor:
+def _kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = False, **_: Any) -> SymTensor:
     def one(logp: sp.Expr, t: sp.Expr) -> sp.Expr:
         if log_target:
             return sy.exp(t) * (t - logp)

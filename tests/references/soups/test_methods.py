@@ -150,6 +150,11 @@ def test_slerp_keeps_the_length_that_a_straight_mean_loses(tmp_path):
     assert "90°" in third.notes[0]
 
 
+def test_a_completion_that_ends_already_is_not_ended_twice():
+    rows = [{"prompt": "a", "chosen": "bc"}, {"prompt": "a", "chosen": "bc<|im_end|>"}]
+    assert HeldOut(rows, tiny_tokenizer()).scored == 2 * 3
+
+
 def test_a_learned_soup_keeps_its_best_step_not_its_last():
     """Played: the second of three steps has the lowest loss."""
     tried, losses = [], iter([3.0, 1.0, 2.0])
