@@ -297,26 +297,43 @@ def test_a_floor_of_two_tokens_is_more_than_a_guard():
     assert [str(half) for half in halves] == ["W/2", "W/2", "W/4"]
 
 
-def smoothed_cross_entropy(chosen_logps, rejected_logps):
-    both = torch.stack([chosen_logps, rejected_logps], dim=1)
-    return F.cross_entropy(both, torch.zeros(len(both), dtype=torch.long), label_smoothing=0.2)
+# Words of torch with an option each, on the gap log w - log l; what they are worth, torch itself says.
+WORDS = {
+    "softplus": lambda gap: F.softplus(-gap, beta=2.0),
+    "sub": lambda gap: F.softplus(-torch.sub(gap, gap, alpha=0.5)),
+    "rsub": lambda gap: F.softplus(torch.rsub(gap, 1.0)),
+    "lerp": lambda gap: torch.lerp(F.softplus(-gap), gap**2, 0.25),
+    "minimum": lambda gap: -torch.minimum(gap, torch.full_like(gap, 0.5)),
+    "clamp": lambda gap: F.softplus(-gap.clamp(-1, 2)),
+    "leaky_relu": lambda gap: F.leaky_relu(-gap, 0.2),
+    "elu": lambda gap: F.elu(-gap, alpha=0.5),
+    "huber_loss": lambda gap: F.huber_loss(gap, torch.ones_like(gap), reduction="none", delta=0.5),
+    "smooth_l1_loss": lambda gap: F.smooth_l1_loss(gap, torch.ones_like(gap), reduction="none", beta=0.5),
+    "l1_loss": lambda gap: F.l1_loss(gap, torch.ones_like(gap), reduction="none"),
+    "mse_loss": lambda gap: F.mse_loss(gap, torch.ones_like(gap), reduction="none"),
+    "margin_ranking_loss": lambda gap: F.margin_ranking_loss(
+        gap, torch.zeros_like(gap), torch.ones_like(gap), margin=0.5, reduction="none"
+    ),
+    "soft_margin_loss": lambda gap: F.soft_margin_loss(gap, torch.ones_like(gap), reduction="none"),
+    "binary_cross_entropy_with_logits": lambda gap: F.binary_cross_entropy_with_logits(
+        gap, torch.full_like(gap, 0.8), torch.full_like(gap, 0.5), reduction="none"
+    ),
+    "cross_entropy": lambda gap: F.cross_entropy(
+        torch.stack([gap, torch.zeros_like(gap)], 1),
+        torch.zeros(len(gap), dtype=torch.long),
+        reduction="none",
+        label_smoothing=0.2,
+    ),
+}
 
 
-def test_the_smoothing_of_a_cross_entropy_is_shared_among_the_classes():
-    (rule,) = derive(smoothed_cross_entropy).rules
-    at_one = float(rule.weight) * float(rule.link.expression.subs("rho", 1.0))
-    assert at_one == pytest.approx(0.413262, abs=1e-6)  # 0.9 log(1 + 1/e) + 0.1 log(1 + e)
-
-
-def half_is_taken_off(chosen_logps, rejected_logps):
-    gap = chosen_logps - rejected_logps
-    return F.softplus(-torch.sub(gap, gap, alpha=0.5))
-
-
-def test_the_factor_of_a_subtraction_counts():
-    (rule,) = derive(half_is_taken_off).rules
-    assert rule.structure == catalogue["cpo"].structure
-    assert float(rule.link.expression.subs("rho", 7.0)) == pytest.approx(0.029750, abs=1e-6)  # log(1 + e^-3.5)
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_of_torch_is_worth_what_torch_says(word):
+    found = derive(lambda chosen_logps, rejected_logps: WORDS[word](chosen_logps - rejected_logps))
+    assert {rule.structure.rows for rule in found.rules} == {"bvxo"}
+    for gap in (-2.5, 0.25, 0.75, 3.0):
+        ours = sum(float(rule.weight * rule.link.expression.subs("rho", gap)) for rule in found.rules)
+        assert ours == pytest.approx(WORDS[word](torch.tensor([gap], dtype=torch.float64)).item(), rel=1e-9)
 
 
 def huber(chosen_logps, rejected_logps):
