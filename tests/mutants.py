@@ -310,7 +310,7 @@ _TABLE: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "one-snapshot-more-is-kept": ("(self.keep if self.choose", "(self.keep + 1 if self.choose"),
         "next-change-a-round-late": ("(step // self.every + 1) * self.every", "(step // self.every + 2) * self.every"),
     },
-    ("references/past/_own_past.py", "references/past train/generation/test_seppo.py"): {
+    ("references/past/_own_past.py", "references/past train/generation/test_seppo.py train/generation/test_ditto.py"): {
         "the-drawn-snapshot-is-not-put-back": (
             "        finally:\n            self._load(drawn)",
             "        finally:\n            pass",

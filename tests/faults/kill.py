@@ -22,6 +22,7 @@ from prefalign._errors import PrefalignError
 from prefalign.diagnose import read_run, write_report
 from prefalign.references import check_files
 from prefalign.train import find_checkpoint
+from tests.tiny import tiny_pairs
 from tests.train.runs import history, lora, ours
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -32,6 +33,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "past checkpoints": ({"reference": "past(keep=3, every=2)"}, {}),
     "precomputed": ({"precompute_ref_log_probs": True}, {}),
     "soup": ({"reference": "soup({base}/a, {base}/b)"}, {}),
+    "seppo": (
+        {"loss": "seppo(beta=0.1)", "reference": "past(keep=3, every=2)", "max_new_tokens": 5},
+        {"train_dataset": tiny_pairs().remove_columns("rejected")},
+    ),
 }
 STEPS = 6
 
@@ -43,7 +48,7 @@ def train(base: Path, name: str, folder: str) -> None:
     options = {key: value.format(base=base) if isinstance(value, str) else value for key, value in options.items()}
     out = base / folder
     common = {"loss": "dpo(beta=0.1)", "max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}
-    made = ours(out, str(base / "a"), trainer, **common, save_total_limit=1, **options)
+    made = ours(out, str(base / "a"), trainer, **{**common, "save_total_limit": 1, **options})
     try:
         last = find_checkpoint(True, made.args.output_dir)
     except PrefalignError:

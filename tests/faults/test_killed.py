@@ -1,6 +1,6 @@
 """Trainings and reports that are stopped at random moments by SIGKILL, SIGTERM and SIGINT, and resumed.
 
-`soup`, and more stops of a moving average, are in tests/references/test_killed.py.
+Soups are in tests/references/test_killed.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tests.tiny import save_tiny
 ROOT = Path(__file__).parents[2]
 # `PREFALIGN_FAULTS=20` stops every setting at twenty moments; the default keeps `make test` short.
 ASKED = os.environ.get("PREFALIGN_FAULTS")
-MOMENTS, CHOSEN = (int(ASKED), tuple(SETTINGS)) if ASKED else (2, ("plain", "past checkpoints", "precomputed"))
+FEW = ("plain", "moving average", "precomputed", "seppo")
+MOMENTS, CHOSEN = (int(ASKED), tuple(SETTINGS)) if ASKED else (3, FEW)
 
 
 @pytest.mark.slow

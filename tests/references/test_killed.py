@@ -1,4 +1,4 @@
-"""Soups and runs that are killed, and the memory and speed of a soup, seen from outside the process."""
+"""Soups that are killed, and the memory that one takes, seen from outside the process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from prefalign.references.weights._safetensors import weights_fingerprint
 from tests.references.models import CONFIG
-from tests.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
@@ -68,7 +66,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
 def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path, capsys):
     for name in "ab":
         sparse_model(tmp_path / name, 12, 4 * MB)
-    left = json.loads(python("-m", "tests.references.kill", "soups", str(tmp_path), "0", SOUPS))
+    left = json.loads(python("-m", "tests.references.kill", str(tmp_path), "0", SOUPS))
     soups = tmp_path / "soups"
     with capsys.disabled():
         stopped = sum(not kill["there"] for kill in left)
@@ -79,36 +77,3 @@ def test_a_soup_killed_at_any_moment_leaves_nothing_half_made(tmp_path, capsys):
     assert all(weights_fingerprint(soups / f"soup{number}") == whole for number in range(len(left)))
     assert all((soups / f"soup{number}" / "config.json").is_file() for number in range(len(left)))
     assert [path for path in soups.iterdir() if path.name.startswith(".")] == []  # the next soup swept up
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["average", "seppo"])
-def test_a_run_survives_being_killed(tmp_path, capsys, kind):
-    """The end is that of the run that was not killed, and so is every batch on the way, token by token."""
-    save_tiny(tmp_path / "a")
-    kills = json.loads(python("-m", "tests.references.kill", kind, str(tmp_path), "1", "10").splitlines()[-1])
-    assert not kills[0]["done"], kills
-    end, whole = (load_file(tmp_path / name / "end" / "model.safetensors") for name in ("killed", "whole"))
-    assert all((end[name] == value).all() for name, value in whole.items())
-    once, again = (batches(tmp_path / name / "batches.jsonl") for name in ("whole", "killed"))
-    assert [len(seen) for seen in once.values()] == [1] * 12  # the run that was not killed scores each batch once
-    assert {step: seen[-1:] for step, seen in again.items()} == once  # no step more, though killed after the last one
-    assert all(batch == seen[0] for seen in again.values() for batch in seen)  # nor does a repeated step differ
-    if kind == "average":
-        state = "prefalign_reference.safetensors"
-        mine, theirs = (load_file(tmp_path / name / "ours" / "checkpoint-12" / state) for name in ("killed", "whole"))
-        assert mine.keys() == theirs.keys()
-        assert all((mine[name] == value).all() for name, value in theirs.items())
-    with capsys.disabled():
-        stopped = sum(not kill["done"] for kill in kills)
-        print(f"\n{stopped} kills of a run ({kind}), which ended bit for bit as without")
-
-
-def batches(path: Path) -> dict[int, list[object]]:
-    """What was scored in each step, as often as it was; a line that a kill cut short is left out."""
-    found: dict[int, list[object]] = {}
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n") and line.startswith("["):
-            step, *seen = json.loads(line)
-            found.setdefault(step, []).append(seen)
-    return found

@@ -108,6 +108,13 @@ def test_every_label_is_compared_once():
     assert check_pairs(pairs_of(*rows)).agreement == Agreement(agreeing=1, compared=3)
 
 
+def test_an_agreement_that_coins_may_have_gives_no_rate():
+    # 56 of 100 would be a rate of 0.33; Wilson's lower bound, 46 %, is one of coins.
+    assert "reaches one half" in Agreement(agreeing=56, compared=100).reason_against
+    assert "fewer than 100" in Agreement(agreeing=90, compared=99).reason_against
+    assert Agreement(agreeing=90, compared=100).reason_against is None
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected"),
     [

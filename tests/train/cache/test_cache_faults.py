@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +10,12 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from prefalign._errors import CheckpointError, ConfigError
 from prefalign.cli import main
-from prefalign.references import LogpStore, cache_folder, open_shard, stores_in
+from prefalign.references import LogpStore, cache_folder, open_shard
 from prefalign.train import PrefTrainer
 from prefalign.train.cache import _cache
 from prefalign.train.checkpoints import _start
 from tests.tiny import tiny_pairs, tiny_tokenizer
 from tests.train.runs import largest_difference, lora, ours
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -229,36 +223,3 @@ def test_a_shard_that_is_cut_short_during_a_run_costs_its_rows_alone(checkpoint,
         trainer.train()
     assert largest_difference(mine, plain) < 1e-6  # rows were computed in other batches
     assert "is damaged" in caplog.text
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from prefalign.references.cache import _store
-from prefalign.train.cache import _cache
-from tests.train.runs import ours
-_store.SHARD_SECONDS = 0.0
-_cache._LEAST_TOKENS = 1
-flush, count = _store.LogpStore.flush, [0]
-def killed(self):
-    flush(self)
-    count[0] += 1
-    if count[0] == 20:
-        os.kill(os.getpid(), signal.SIGKILL)
-_store.LogpStore.flush = killed
-ours(Path(sys.argv[1]), sys.argv[2], loss="dpo(beta=0.1)", reference_cache="on")
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_computation_goes_on(checkpoint, tmp_path, folder):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), checkpoint]
-    run = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
-    [store] = stores_in(folder)
-    there = len(LogpStore(store))
-    assert there == 20  # rows; every one was a shard
-    trainer = cached(tmp_path, checkpoint)
-    assert 0 < trainer.reference_cache.computed < 24
-    assert trainer.reference_cache.spread < 1e-5
