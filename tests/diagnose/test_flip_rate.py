@@ -95,6 +95,8 @@ def test_chance_is_beaten_by_three_standard_errors():
     assert not FlipRate(**values, accuracy=0.55, pairs=600, **arrays).can_tell
     assert FlipRate(**values, accuracy=0.57, pairs=600, **arrays).can_tell
     assert FlipRate(**values, accuracy=0.55, pairs=6000, **arrays).can_tell
+    unsure = {**arrays, "margins": np.full(600, 0.3)}  # a label is right with probability 0.57
+    assert not FlipRate(**values, accuracy=0.9, pairs=600, **unsure).can_tell
 
 
 def test_the_moments_interval_is_of_two_standard_errors(monkeypatch):

@@ -148,6 +148,9 @@ def test_what_is_done_is_not_done_again(config, played, unillustrated, capsys):
     assert started == ["x", "x"]
     assert sweep(config, *words, "--beta", "3") == 2
     assert "differs in arms" in capsys.readouterr().err
+    tiny_pairs(5).to_json(config.parent / "pairs.jsonl")
+    assert sweep(config, *words) == 2
+    assert "differs in data" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_told_and_tried_again_when_asked(config, played, unillustrated, capsys):

@@ -97,6 +97,9 @@ def test_longest_rows_and_unique_tokens_are_counted():
     whole = join([FIRST, SECOND], pad_token=0)
     # (1 2 3 | 1 4): one token shared. (5 6 | 5 6 7 8): two. (9 10 | 11 12): none; their equal padding does not count.
     assert measure(whole) == ([3, 4, 2], [4, 4, 4])
+    # Where one row is the beginning of the other, or both are one, only what is there is shared.
+    same = join([batch(([5, 6], [5, 6, 0, 7])), batch(([5, 6], [5, 6]))], pad_token=0)
+    assert measure(same) == ([4, 2], [4, 2])
 
 
 def test_a_column_that_not_every_batch_has_is_left_out():

@@ -193,11 +193,16 @@ def slightly_off(call, query, key, value):
     return output * 1.001, weights
 
 
+def not_a_number(call, query, key, value):
+    output, weights = _attention._by_streams(call, query, key, value)
+    return output * torch.nan, weights
+
+
 def raises(call, query, key, value):
     raise RuntimeError("no kernel for this")
 
 
-@pytest.mark.parametrize("wrong", [forgets_the_mask, slightly_off, raises])
+@pytest.mark.parametrize("wrong", [forgets_the_mask, slightly_off, not_a_number, raises])
 def test_a_wrong_attention_is_found_on_the_first_batch(wrong, monkeypatch, caplog):
     monkeypatch.setitem(_attention._WAYS, "streams", wrong)
     model = make_model("llama")
