@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 
@@ -114,12 +114,12 @@ class Reference(ABC):
         Raises:
             ConfigError: The class is not registered.
         """
-        if not self.registered_as:
+        if not (self.registered_as and is_dataclass(cast("Any", self))):
             raise ConfigError(
-                f"`{type(self).__name__}` has no name in expressions; decorate the class with "
+                f"`{type(self).__name__}` has no name in expressions; make it a dataclass, decorated with "
                 "`@register_reference('name')`."
             )
-        values = {name: getattr(self, name) for name in getattr(self, "__dataclass_fields__", ())}
+        values = {each.name: getattr(self, each.name) for each in fields(cast("Any", self))}
         given = ", ".join(f"{key}={list(v) if isinstance(v, tuple) else v!r}" for key, v in values.items())
         return f"{self.registered_as}({given})" if given else self.registered_as
 
