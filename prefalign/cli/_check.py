@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._errors import DataError
+from .._files import new_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,6 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="drop",
         help="error: exit with code 2 where any row cannot be trained on (default: drop)",
     )
+    parser.add_argument("--show", type=int, metavar="N", help="print N rows with what is scored marked in colour")
+    parser.add_argument(
+        "--score",
+        choices=["completion", "assistant", "last_turn"],
+        help="what `--show` marks, as the option of `train` (default: completion)",
+    )
+    parser.add_argument("--html", metavar="FILE", help="write what `--show` prints as a page")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
 
@@ -52,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             )
         if value is not None and least is not None and value < least:
             raise DataError(f"`{written}` must be >= {least} (got {value}).")
+    _check_show(args, name)
     tokenizer = None if name is None else _tokenizer(name)
     if tokenizer is not None:
         _check_embeddings(args.model or args.tokenizer, tokenizer)
@@ -70,8 +82,38 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
         print(report if estimate is None else f"{report}\n\n{estimate}")
+    if tokenizer is not None and args.show is not None:
+        _show(args, pairs, tokenizer)
     refused = report.unusable or (args.on_bad_pairs == "error" and report.dropped > 0)
     return 2 if refused else 0
+
+
+def _check_show(args: argparse.Namespace, name: str | None) -> None:
+    if args.show is None:
+        for option in ("score", "html"):
+            if getattr(args, option) is not None:
+                raise DataError(f"`--{option}` says how rows are shown, so it would have no effect. Add `--show 3`.")
+        return
+    if name is None:
+        raise DataError("`--show` marks tokens, which needs a tokenizer. Add `--tokenizer NAME_OR_PATH`.")
+    if args.show < 1:
+        raise DataError(f"`--show` must be >= 1 (got {args.show}).")
+    if args.json:
+        raise DataError(
+            "`--show` and `--json` cannot be combined: one prints text, the other an object. Leave one out."
+        )
+
+
+def _show(args: argparse.Namespace, pairs: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print rows with what is scored; in colour where somebody sees it."""
+    from ..data import as_html, as_text, show_pairs
+
+    rows = show_pairs(pairs, tokenizer, args.score or "completion", args.show)
+    colour = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
+    print(f"\n{as_text(rows, colour)}")
+    if args.html is not None:
+        with new_file(Path(args.html)) as file:
+            file.write_text(as_html(rows), "utf-8")
 
 
 def _estimate(

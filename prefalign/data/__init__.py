@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from ._noise import FlipMode as FlipMode
 from ._noise import flip_labels as flip_labels
+from ._scored import Score as Score
+from ._scored import Scored as Scored
+from ._scored import Scorer as Scorer
+from ._scored import check_score as check_score
+from ._scored import template_options as template_options
+from ._show import Shown as Shown
+from ._show import as_html as as_html
+from ._show import as_text as as_text
+from ._show import show_pairs as show_pairs
 from ._weights import pair_weights as pair_weights
 from .budget._bins import best_fit as best_fit
 from .budget._bins import best_fit_padded as best_fit_padded

@@ -61,9 +61,9 @@ def number_rows(dataset: Any, first: int) -> Any:
     return dataset.map(lambda row, index: {PAIR_INDEX: first + index}, with_indices=True)
 
 
-def signature_columns(trainer: Any) -> None:
-    """Let the rows' numbers through to the collator, and their lengths to a sampler that sorts by them."""
+def signature_columns(trainer: Any, columns: Sequence[str] = ()) -> None:
+    """Let the rows' numbers and these columns through to the collator, and lengths to a sampler that sorts by them."""
     by_length = trainer.args.train_sampling_strategy in BY_LENGTH
-    for name in (PAIR_INDEX, *([trainer.args.length_column_name] if by_length else [])):
+    for name in (PAIR_INDEX, *columns, *([trainer.args.length_column_name] if by_length else [])):
         if name not in trainer._signature_columns:
             trainer._signature_columns.append(name)

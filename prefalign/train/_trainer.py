@@ -17,7 +17,7 @@ from ..references import Logps, Reference
 from . import _trl
 from ._callback import RunCallback
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
-from .batches import TokenBatches
+from .batches import Marking, TokenBatches
 from .cache import ReferenceCache, settle
 from .checkpoints import StartCheck, _whole, alone_in, bad_rows, extend_card, stop
 from .config import check_arguments
@@ -124,6 +124,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         self.objective, self.reference = plan.objective, plan.objective.reference
         self.pair_weights = plan.pair_weights
         self.data_reports, self.noise_rate, self.splits = plan.data.reports, plan.data.noise_rate, plan.data.splits
+        self.marking = Marking(getattr(plan.args, "score", "completion"))
         self.forward_pass: _trl.Forward = _trl.plain_forward
         self.watch = Watch(from_reference=self.reference.is_start)
         self.means = Means(self)
@@ -135,7 +136,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         """What stands on the trainer that TRL's constructor made."""
         args = plan.args
         if plan.trl["data_collator"] is None:
-            self.data_collator: Any = IndexedCollator(self.data_collator)
+            self.data_collator: Any = IndexedCollator(self.marking.collator(self.data_collator))
         self.self_play: SelfPlay | None = None
         if plan.sampling is not None:
             self.self_play = SelfPlay(self, plan.generator, plan.sampling, plan.data.winners)
@@ -197,10 +198,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
                 _trl.forward_alone(self, recorder, inputs)
             result = 0.0
         loss, outputs = result if return_outputs else (result, None)
-        tokens = recorder.token_logps(inputs["completion_mask"])
-        single = None
-        if self.objective.loss.reads_tokens:
-            single = recorder.single(inputs["completion_mask"], reference_tokens, self.distributions.wanted)
+        tokens, reads = recorder.token_logps(inputs["completion_mask"]), self.objective.loss.reads_tokens
+        single = recorder.single(inputs["completion_mask"], reference_tokens, "kl" in reads) if reads else None
         pairs = self._pairs(inputs, tokens, single)
         if self.baseline is not None:
             pairs = self.baseline.add(pairs, model, numbers)
@@ -329,7 +328,10 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        signature_columns(self)
+        signature_columns(self, self.marking.columns)
+
+    def _prepare_dataset(self, *arguments: Any) -> Any:
+        return self.marking.rows(super()._prepare_dataset(*arguments), *arguments[1:])
 
     def _put_reference(self, inputs: dict[str, Any]) -> Tensor | None:
         """Put the reference's log-probabilities into the batch; return those of every token, if they are known."""

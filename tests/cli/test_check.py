@@ -64,3 +64,66 @@ def test_a_wrong_argument_is_one_line_on_stderr(data, words, said, capsys):
     assert captured.err.startswith("prefalign check: ")
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """A conversation with a tool's answer inside, and its tokenizer."""
+    turns = [
+        {"role": "assistant", "content": "look"},
+        {"role": "tool", "content": "it <rains>"},
+        {"role": "assistant", "content": "Wet."},
+    ]
+    row = {"prompt": [{"role": "user", "content": "Weather?"}], "chosen": turns, "rejected": [*turns[:2], turns[0]]}
+    path = tmp_path / "agent.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    tiny_tokenizer().save_pretrained(tmp_path / "tok")
+    return [str(path), "--tokenizer", str(tmp_path / "tok"), "--show", "1"]
+
+
+def shown(out: str) -> str:
+    return out[out.index("Row 0, chosen") :]
+
+
+def test_show_marks_what_is_scored(agent, capsys):
+    assert main(["check", *agent, "--score", "assistant"]) == 0
+    out = shown(capsys.readouterr().out)
+    # 4 + 2 tokens of each turn of the assistant; between them 6 + 10 + 2 of the tool's, and 11 that open the next turn.
+    assert out.startswith("Row 0, chosen: 12 of 41 completion tokens are scored\n<|im_start|>user\nWeather?")
+    assert "⟦look<|im_end|>\n⟧<|im_start|>tool\nit <rains><|im_end|>\n<|im_start|>assistant\n⟦Wet.<|im_end|>\n⟧" in out
+    assert main(["check", *agent]) == 0
+    assert "⟦look<|im_end|>\n<|im_start|>tool\nit <rains>" in shown(capsys.readouterr().out)
+
+
+def test_show_paints_where_somebody_sees_it(agent, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    page = tmp_path / "page.html"
+    assert main(["check", *agent, "--score", "last_turn", "--html", str(page)]) == 0
+    out = shown(capsys.readouterr().out)
+    assert "\x1b[30;42mWet.<|im_end|>\x1b[0m" in out
+    assert "\x1b[31mlook<|im_end|>\x1b[0m" in out
+    text = page.read_text("utf-8")
+    assert '<span style="background:#9fe0b0;color:#000">Wet.&lt;|im_end|&gt;\n</span>' in text
+    assert "it &lt;rains&gt;" in text
+
+
+def test_show_takes_plain_texts(data, tmp_path, capsys):
+    tiny_tokenizer().save_pretrained(tmp_path / "tok")
+    assert main(["check", data, "--tokenizer", str(tmp_path / "tok"), "--show", "1"]) == 0
+    assert "Film 1:⟦ good<|im_end|>⟧\n\nRow 0, rejected" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--score", "assistant"], "Add `--show 3`"),
+        (["--show", "1"], "needs a tokenizer"),
+        (["--show", "0", "--tokenizer", "TOK"], "must be >= 1"),
+        (["--show", "1", "--json", "--tokenizer", "TOK"], "cannot be combined"),
+        (["--show", "1", "--score", "assistant", "--tokenizer", "TOK"], "plain texts"),
+    ],
+)
+def test_show_refuses_what_has_no_effect(options, message, data, tmp_path, capsys):
+    tiny_tokenizer().save_pretrained(tmp_path / "tok")
+    assert main(["check", data, *(str(tmp_path / "tok") if o == "TOK" else o for o in options)]) == 2
+    assert message in capsys.readouterr().err

@@ -11,6 +11,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig
 
 from ..._errors import ConfigError
+from ...data import Score, check_score
 from ...losses import Loss
 from ...references import Reference
 from ._checks import (
@@ -65,6 +66,8 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
             runs to read, as in a sweep; "on": likewise, or an error; a folder: there; "off".
         sft_dataset_name: Prompts and completions for a term of the loss with baseline="sft_dataset": a file, a folder
             or a hub id.
+        score: Which tokens of a completion count: all of the "completion", as in TRL; what the "assistant" wrote, not
+            what a user or a tool answered in between; or the assistant's "last_turn" alone (docs/tokens.md).
         statistics: When TRL's statistics over the vocabulary (`entropy`, `logits/*`, `mean_token_accuracy`) are
             computed: in the "logged_steps" alone, or, as TRL does, in "every_step", for means over all steps since the
             last log. All else that is logged, the loss too, is a mean over all steps either way (docs/metrics.md).
@@ -95,6 +98,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
     tokens_per_batch: int | None = None
     statistics: StatisticsSteps = "logged_steps"
     sft_dataset_name: str | None = None
+    score: Score = "completion"
     # None says "not given", so that `beta=0.1` beside `loss` is seen; TRL's defaults are filled in below.
     loss_type: list[str] | None = None
     beta: float | None = None
@@ -112,6 +116,7 @@ class PrefConfig(GenerationOptions, DPOConfig, metaclass=_Checked):  # type: ign
         if self.on_bad_pairs not in ("drop", "error"):
             raise ConfigError(f"`on_bad_pairs` must be 'drop' or 'error' (got {self.on_bad_pairs!r}).")
         check_statistics(self.statistics)
+        check_score(self.score)
         self.reference_cache = read_choice(self.reference_cache)
         if self.loss is not None:
             self.loss_object = read_loss(self.loss)

@@ -14,7 +14,7 @@ from ..._errors import ConfigError
 from ...references import GivenModel
 from .. import _trl
 from .._rows import IndexedCollator
-from ..batches import PairWeights, check_token_batches, read_weights
+from ..batches import PairWeights, check_scored, check_token_batches, read_weights
 from ..cache import CachePlan, plan_cache
 from ..checkpoints import check_alone, check_output_dir
 from ..config import (
@@ -146,6 +146,7 @@ def plan_run(
         model = load_adapter(model, args, peft_config, quantization_config)
     objective = settle_flip_rate(objective, model, policy, data.train, args)
     mirror(objective, args)
+    check_scored(args, data_collator, sampling is not None, data.train, policy.processing_class)
     draws = sampling is not None or (baseline is not None and baseline.sampling is not None)
     return Plan(
         args=args,
