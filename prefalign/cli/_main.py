@@ -15,6 +15,7 @@ from .._errors import PrefalignError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("_train", "Train a model on preference pairs."),
     "check": ("_check", "Report what training on a set of pairs would trip over."),
+    "convert": ("_convert", "Translate a recipe of TRL, alignment-handbook, Axolotl or LLaMA-Factory."),
     "noise": ("_noise", "Estimate how many labels are flipped, and list the pairs that look it."),
     "demo": ("_demo", "Fine-tune a real model on noisy preferences, and see that it got better."),
     "soup": ("_soup", "Average checkpoints or adapters into one."),

@@ -16,6 +16,8 @@ from .config._checks import check_names as check_names
 from .config._config import PrefConfig as PrefConfig
 from .config._generation import GenerationOptions as GenerationOptions
 from .config._needs import check_vocabulary as check_vocabulary
+from .conversion import DIALECTS as DIALECTS
+from .conversion import convert_recipe as convert_recipe
 from .generation._generators import TransformersGenerator as TransformersGenerator
 from .generation._generators import VLLMGenerator as VLLMGenerator
 from .generation._sampling import Generator as Generator

@@ -1,10 +1,12 @@
 """The arguments of a run, checked before anything loads."""
 
+from ._checks import REMOVED as REMOVED
 from ._checks import WORDS as WORDS
 from ._checks import check_args as check_args
 from ._checks import check_arguments as check_arguments
 from ._checks import check_names as check_names
 from ._config import PrefConfig as PrefConfig
+from ._foreign import FOREIGN as FOREIGN
 from ._generation import DEFAULTS as DEFAULTS
 from ._generation import given_options as given_options
 from ._needs import check_best_model as check_best_model
