@@ -23,9 +23,10 @@ MAY_IMPORT = {
     "diagnose": {"losses", "references", "data"},
     "train": {"references", "losses", "data", "diagnose"},
     "sweep": {"train", "compiler", "logic", "losses", "references", "data", "diagnose"},
+    "explore": {"logic"},
     "demo": {"train", "compiler", "logic", "losses", "references", "data", "diagnose"},
 }
-NO_TORCH = {"logic"}
+NO_TORCH = {"logic", "explore"}
 # How many imports deep the rooms of a part may stand on one another, and how many modules a folder may hold.
 DEPTH = {"logic": 8}
 DEFAULT_DEPTH = 6

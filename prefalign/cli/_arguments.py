@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._errors import ConfigError, ParseError, PrefalignError
+from .._errors import ConfigError, ParseError, PrefalignError, SpecError
 
 if TYPE_CHECKING:
-    from ..logic import PreferenceStructure, RuleSet
+    from ..logic import Explanation, PreferenceStructure, RuleSet
 
 LOSS_HELP = (
     "a name (cpo), an equation (w*(1-l)/l), a column (ovxo), a loss expression (dpo(beta=0.1)), or a function in a "
@@ -79,3 +80,49 @@ def read_loss(text: str, roles: Mapping[str, str] | None = None) -> PreferenceSt
             further = any(sign in text for sign in "='\"") or getattr(other, "position", 0) > error.position
             raise (other if further else error) from None
         return derive(loss)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare `-o` and `--at`, for pictures and pages of losses."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="draw the loss over the two probabilities: .svg, .png, .pdf, or an .html page",
+    )
+    parser.add_argument(
+        "--at",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="in pictures, another probability (rw=0.3; default 0.5) or a hyperparameter (beta=0.1; default 1)",
+    )
+
+
+def write_pictures(shown: Sequence[Explanation], output: str, at: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Draw losses side by side into a picture or a page, and say where.
+
+    Raises:
+        SpecError: The file's ending, its folder or a value is wrong.
+    """
+    from ..logic import draw_fields
+
+    values = dict(_value(each) for each in at)
+    path = Path(output)
+    if path.suffix.lower() in (".html", ".htm"):
+        from ..explore import explanation_page
+
+        if not path.parent.is_dir():
+            raise SpecError(f"`--output` must lie in a folder that exists (got {output!r}).")
+        path.write_text(explanation_page(shown, at=values, notes=notes), "utf-8")
+    else:
+        draw_fields([pair for each in shown for pair in each.titled], path, values)
+    print(f"wrote {path}")
+
+
+def _value(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError:
+        raise SpecError(f"`--at` must be NAME=VALUE, as in --at rw=0.3 (got {text!r}).") from None

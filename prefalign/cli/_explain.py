@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .._errors import PrefalignError
-from ._arguments import add_roles, read_roles
+from ._arguments import add_output, add_roles, read_roles, write_pictures
 
 if TYPE_CHECKING:
     from ..compiler import Reading
@@ -26,11 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_roles(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain and print; of code, also what the reading noticed."""
     found, reading = _from_file(args.loss, args.roles) if _names_a_function(args.loss) else _from_text(args.loss)
+    if args.output:
+        write_pictures([found], args.output, args.at, [] if reading is None else reading.remarks)
+        return 0
     if args.json:
         noticed = {} if reading is None else _noticed(reading)
         print(json.dumps({**found.as_dict(), **noticed}, ensure_ascii=False, indent=2))

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("_generate", "Count or list the losses that a specification allows, the simplest first."),
     "sweep": ("_sweep", "Train the losses of a specification beside known ones, and compare them."),
     "compare": ("_compare", "Say how losses relate by preference entailment."),
+    "explore": ("_explore", "Click through the order of losses, their tables, gradients and facts, in a browser."),
     "lattice": ("_lattice", "Order losses by entailment, and draw the order."),
 }
 

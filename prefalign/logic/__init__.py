@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .analysis._behaviour import behaviour as behaviour
     from .analysis._explain import Explanation as Explanation
     from .analysis._explain import explain as explain
+    from .analysis._picture import described_field as described_field
+    from .analysis._picture import draw_fields as draw_fields
     from .entailment._dominance import Dominance as Dominance
     from .entailment._dominance import dominates as dominates
     from .generation._count import count as count
@@ -77,6 +79,8 @@ _LATER = {
     "dominates": "entailment._dominance",
     "Explanation": "analysis._explain",
     "explain": "analysis._explain",
+    "described_field": "analysis._picture",
+    "draw_fields": "analysis._picture",
     "generate": "generation._generate",
     "generate_masks": "generation._generate",
     "nearest": "generation._generate",
@@ -134,7 +138,9 @@ __all__ = [
     "coprime",
     "count",
     "describe",
+    "described_field",
     "dominates",
+    "draw_fields",
     "entails",
     "equivalent",
     "exactly_one",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+from ..._errors import SpecError
 from ..named import Entry, Readable, as_rules, catalogue, known_losses
 from ..polynomials import show
 from ..structures import AnyRule, PreferenceStructure, Rule, RuleSet, TwoRatioRule
+from ._field import Field
 from ._page import StructurePage, TwoRatioPage
+from ._picture import described_field, draw_fields
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,45 @@ class Explanation:
     def pages(self) -> tuple[StructurePage | TwoRatioPage, ...]:
         """One page for each term."""
         return tuple(map(_page, self.rules))
+
+    @property
+    def described(self) -> str:
+        """What `draw` shows, in words; empty where there is no picture."""
+        try:
+            said = [described_field(rule) for rule in self.rules]
+        except SpecError:
+            return ""
+        return " ".join(said if len(said) == 1 else (f"Rule {i}: {text}" for i, text in enumerate(said, 1)))
+
+    def draw(
+        self,
+        path: str | Path,
+        at: Mapping[str, float] | None = None,
+        start: tuple[float, float] = (0.3, 0.3),
+    ) -> Path:
+        """Draw the loss over the square of the two answers' probabilities, one picture for each rule.
+
+        Shades are the loss; arrows where training, free to move the log-odds, takes the probabilities (their lengths
+        say nothing); the line is its way from a start; the corners have the colours of the truth table's rows.
+
+        Args:
+            path: An .svg, .png or .pdf file in a folder that exists.
+            at: Values of other probabilities, such as the reference's (default 1/2), and of hyperparameters (1).
+            start: Two probabilities strictly between 0 and 1.
+
+        Raises:
+            SpecError: Matplotlib is missing, or an argument is wrong.
+        """
+        for name in at or {}:
+            if not any(name in Field.of(rule).fixed for rule in self.rules):
+                raise SpecError(f"`at` has `{name}`, which is nothing that this loss has.")
+        return draw_fields(self.titled, path, at, start)
+
+    @property
+    def titled(self) -> list[tuple[str, AnyRule | PreferenceStructure]]:
+        """Its terms, each with a title of its own."""
+        alone = len(self.rules) == 1
+        return [(self.title if alone else f"{self.title}, rule {i}", rule) for i, rule in enumerate(self.rules, 1)]
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON takes it."""

@@ -11,6 +11,7 @@ from ..._errors import SpecError
 from ..named import Readable, as_structure, catalogue
 from ..structures import PreferenceStructure
 from ..tables import canonical
+from ._layout import rows_of
 
 
 class Lattice:
@@ -91,6 +92,12 @@ class Lattice:
         for low, high in self.edges:  # lower nodes come first
             ranks[high] = max(ranks[high], ranks[low] + 1)
         return MappingProxyType(ranks)
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """The names rank by rank, the lowest first, in an order in which few edges cross."""
+        rows, _ = rows_of(self.ranks, self.edges)
+        return tuple(tuple(slot for slot in row if isinstance(slot, str)) for row in rows)
 
     @property
     def is_lattice(self) -> bool:
