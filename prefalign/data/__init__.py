@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ._noise import FlipMode as FlipMode
 from ._noise import flip_labels as flip_labels
+from ._scored import SIDES as SIDES
+from ._scored import STEPS as STEPS
+from ._scored import WEIGHTS as WEIGHTS
 from ._scored import Score as Score
-from ._scored import Scored as Scored
 from ._scored import Scorer as Scorer
 from ._scored import check_score as check_score
-from ._scored import template_options as template_options
+from ._scored import scored_pair as scored_pair
 from ._show import Shown as Shown
 from ._show import as_html as as_html
 from ._show import as_text as as_text

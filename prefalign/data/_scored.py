@@ -1,17 +1,21 @@
-"""Which tokens of a conversation count: all of the completion, the assistant's turns, or its last turn alone."""
+"""Which tokens count, and how much: turns of a conversation, steps of an answer, a weight for each token."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from .._errors import DataError, did_you_mean
+from .checking import common_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Score = Literal["completion", "assistant", "last_turn"]
+SIDES = ("chosen", "rejected")
+STEPS, WEIGHTS = (tuple(f"{side}_{what}" for side in SIDES) for what in ("steps", "token_weights"))
 Message = Mapping[str, Any]
 Span = tuple[int, int]
 _TRAINING = "`trl.chat_template_utils.get_training_chat_template` makes one for many families"
@@ -22,13 +26,13 @@ class Scored(NamedTuple):
 
     Attributes:
         ids: Token ids of both, one after the other.
-        marks: 1 at tokens that count, 0 elsewhere; as many.
+        marks: How much each token counts: 1 or 0, or the weight that it was given; as many.
         offsets: Where each token stands in `text`, in characters.
         text: The rendered conversation.
     """
 
     ids: list[int]
-    marks: list[int]
+    marks: list[float]
     offsets: list[Span]
     text: str
 
@@ -100,8 +104,7 @@ class Scorer:
             raise DataError(f"`score={self.score!r}` needs a turn of the assistant in every completion.")
         wanted = turns if self.score == "assistant" else turns[-1:]
         spans = self._spans(messages, wanted, text, options)
-        marks = [int(any(a < end and b > start for start, end in spans)) for a, b in offsets]
-        return Scored(ids, marks, offsets, text)
+        return Scored(ids, _inside(offsets, spans), offsets, text)
 
     def _render(self, messages: Sequence[Message], options: Mapping[str, Any], opened: bool = False) -> str:
         render: Any = self._tokenizer.apply_chat_template
@@ -145,6 +148,106 @@ class Scorer:
                 f"{{% generation %}} ({_TRAINING})."
             )
         return len(before), len(after)
+
+
+def scored_pair(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, scorer: Scorer
+) -> tuple[int, tuple[Scored, Scored]]:
+    """Both sides of a pair as tokens, with how much each token counts; nothing counts in the prompt.
+
+    What `score` marks is multiplied by the columns `chosen_token_weights` and `rejected_token_weights`, a number for
+    each token of the completion. `chosen_steps` and `rejected_steps` are spans of characters of a completion that is
+    plain text: what lies outside does not count. A side whose column holds nothing counts as it would without.
+
+    Args:
+        row: `prompt`, `chosen`, `rejected`, and these columns.
+        tokenizer: A fast tokenizer.
+        scorer: What counts by turns.
+
+    Returns:
+        How many tokens the prompt has, as TRL divides it from the completions, and the two sides.
+
+    Raises:
+        DataError: A column does not fit, or the assistant's turns cannot be found.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise DataError("Marking tokens needs a fast tokenizer, which knows where a token stands in the text.")
+    options, prompt = template_options(row), row["prompt"]
+    conversational = isinstance(row["chosen"], list)
+    if conversational:
+        start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+    elif scorer.score == "completion":
+        start = prompt
+    else:
+        raise DataError(
+            f"`score={scorer.score!r}` counts turns, and the data are plain texts, whose completion is one turn. "
+            "Leave it out."
+        )
+    alone: list[int] = tokenizer(start, add_special_tokens=not conversational)["input_ids"]
+    sides = [_side(row, side, tokenizer, scorer, options) for side in SIDES]
+    length = min(common_length(alone, found.ids) for found in sides)
+    chosen, rejected = (_weighted(row, side, found, length) for side, found in zip(SIDES, sides, strict=True))
+    return length, (chosen, rejected)
+
+
+def _side(row: Mapping[str, Any], side: str, tokenizer: Any, scorer: Scorer, options: Mapping[str, Any]) -> Scored:
+    """Prompt and completion as tokens, with what `score` and the steps mark."""
+    prompt, completion, steps = row["prompt"], row[side], row.get(f"{side}_steps")
+    conversational = isinstance(completion, list)
+    if scorer.score != "completion":
+        found = scorer.scored(prompt, completion, options)
+    else:
+        if conversational:
+            text = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False, **options)
+        else:
+            text = prompt + (
+                completion if completion.endswith(tokenizer.eos_token) else completion + tokenizer.eos_token
+            )
+        encoded = tokenizer(text, add_special_tokens=not conversational, return_offsets_mapping=True)
+        offsets = [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+        found = Scored(list(encoded["input_ids"]), [1] * len(offsets), offsets, text)
+    if steps is None:
+        return found
+    if conversational:
+        raise DataError(f"`{side}_steps` counts characters of a plain text, and `{side}` is a conversation.")
+    return found._replace(marks=_inside(found.offsets, _spans_of(steps, f"{side}_steps", prompt, completion)))
+
+
+def _spans_of(steps: object, name: str, prompt: str, completion: str) -> list[Span]:
+    """The spans of a column, counted from the prompt's start."""
+    spans: list[Span] = []
+    each: list[Any] = steps if isinstance(steps, list) else [steps]
+    for span in each:
+        whole = isinstance(span, list) and len(span) == 2 and all(type(end) is int for end in span)
+        if not whole or not 0 <= span[0] < span[1] <= len(completion):
+            raise DataError(
+                f"`{name}` must be a list of [start, end] with 0 <= start < end <= {len(completion)}, the characters "
+                f"of the completion (got {steps!r:.80})."
+            )
+        spans.append((len(prompt) + span[0], len(prompt) + span[1]))
+    return spans
+
+
+def _weighted(row: Mapping[str, Any], side: str, found: Scored, length: int) -> Scored:
+    """What counts in the completion alone, times the weights of the column."""
+    marks: list[float] = [0] * length + found.marks[length:]
+    name = f"{side}_token_weights"
+    weights = row.get(name)
+    if weights is not None:
+        numbers = isinstance(weights, list) and all(type(w) in (int, float) and 0 <= w < math.inf for w in weights)
+        if not numbers or len(weights) != len(marks) - length:
+            got = f"{len(weights)} of them" if numbers else f"{weights!r:.80}"
+            raise DataError(
+                f"`{name}` must hold a finite number >= 0 for each of the completion's {len(marks) - length} tokens, "
+                f"its end of text among them (got {got})."
+            )
+        marks[length:] = [float(mark * weight) for mark, weight in zip(marks[length:], weights, strict=True)]
+    return found._replace(marks=marks)
+
+
+def _inside(offsets: Sequence[Span], spans: Sequence[Span]) -> list[float]:
+    """1 for each token that shares a character with a span, else 0."""
+    return [int(any(a < end and b > start for start, end in spans)) for a, b in offsets]
 
 
 def _has_marks(template: str | None) -> bool:

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .._errors import DataError
 from ._layout import find_layout
-from ._scored import Score, Scored, Scorer, template_options
-from .checking import common_length
+from ._scored import SIDES, Score, Scored, Scorer, scored_pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,8 +54,6 @@ def show_pairs(
     Raises:
         DataError: The tokenizer is not fast, the turns cannot be found, or the data hold winners alone.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise DataError("Rows can be shown with a fast tokenizer alone, which knows where a token stands in the text.")
     scorer = Scorer(tokenizer, score)
     return [shown for number, row in enumerate(islice(pairs, count)) for shown in _row(number, row, tokenizer, scorer)]
 
@@ -67,41 +63,16 @@ def _row(number: int, row: Mapping[str, Any], tokenizer: Any, scorer: Scorer) ->
         from trl.data_utils import extract_prompt
 
         row = {**row, **extract_prompt(dict(row))}
-    conversational = isinstance(row["chosen"], list)
-    if not conversational and scorer.score != "completion":
-        raise DataError(
-            f"`score={scorer.score!r}` counts turns, and the data are plain texts, whose completion is one turn."
-        )
-    options = template_options(row)
-    if conversational:
-        start = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **options)
-    else:
-        start = row["prompt"]
-    prompt = tokenizer(start, add_special_tokens=not conversational)["input_ids"]
-    sides = [_side(row, side, tokenizer, scorer, options) for side in ("chosen", "rejected")]
-    length = min(common_length(prompt, found.ids) for found in sides)
-    for side, found in zip(("chosen", "rejected"), sides, strict=True):
-        marks = [0] * length + (found.marks or [1] * len(found.ids))[length:]
-        yield Shown(number, side, tuple(_pieces(found, marks, length)), sum(marks), len(found.ids) - length)
+    length, sides = scored_pair(row, tokenizer, scorer)
+    for side, found in zip(SIDES, sides, strict=True):
+        scored = sum(mark > 0 for mark in found.marks)
+        yield Shown(number, side, tuple(_pieces(found, length)), scored, len(found.ids) - length)
 
 
-def _side(row: Mapping[str, Any], side: str, tokenizer: Any, scorer: Scorer, options: Mapping[str, Any]) -> Scored:
-    """Prompt and completion as tokens; without marks where all of the completion counts."""
-    if scorer.score != "completion":
-        return scorer.scored(row["prompt"], row[side], options)
-    if isinstance(row[side], list):
-        text, special = tokenizer.apply_chat_template([*row["prompt"], *row[side]], tokenize=False, **options), False
-    else:
-        end = row[side] if row[side].endswith(tokenizer.eos_token) else row[side] + tokenizer.eos_token
-        text, special = row["prompt"] + end, True
-    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    return Scored(encoded["input_ids"], [], encoded["offset_mapping"], text)
-
-
-def _pieces(found: Scored, marks: list[int], length: int) -> Iterator[tuple[Kind, str]]:
+def _pieces(found: Scored, length: int) -> Iterator[tuple[Kind, str]]:
     """The text by kind; a character that several tokens share goes to the first of them."""
     place, kind, begun = 0, None, 0
-    for number, (mark, (_, end)) in enumerate(zip(marks, found.offsets, strict=True)):
+    for number, (mark, (_, end)) in enumerate(zip(found.marks, found.offsets, strict=True)):
         now: Kind = "prompt" if number < length else "scored" if mark else "unscored"
         if now != kind and kind is not None and place > begun:
             yield kind, found.text[begun:place]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 
-from ..losses import Loss, PairLogps, TokenLogps
+from ..losses import Loss, PairLogps
 from ..references import Logps, Reference
 from . import _trl
 from ._callback import RunCallback
+from ._pairs import pairs_of
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
-from .batches import Marking, TokenBatches
+from .batches import MARKS, Marking, ScoredCollator, TokenBatches
 from .cache import ReferenceCache, settle
 from .checkpoints import StartCheck, _whole, alone_in, bad_rows, extend_card, stop
 from .config import check_arguments
@@ -136,7 +137,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         """What stands on the trainer that TRL's constructor made."""
         args = plan.args
         if plan.trl["data_collator"] is None:
-            self.data_collator: Any = IndexedCollator(self.marking.collator(self.data_collator))
+            self.data_collator: Any = IndexedCollator(ScoredCollator(self.data_collator))
         self.self_play: SelfPlay | None = None
         if plan.sampling is not None:
             self.self_play = SelfPlay(self, plan.generator, plan.sampling, plan.data.winners)
@@ -188,7 +189,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         with self.distributions.of_reference():
             reference_tokens = self._put_reference(inputs)
         self._check_start(model, inputs, reference_tokens)
-        recorder = _trl.Recorder(model, self.forward_pass)
+        weights = inputs.pop(_trl.TOKEN_WEIGHTS, None)
+        recorder = _trl.Recorder(model, self.forward_pass, weights)
         logged = return_outputs or self.statistics.wanted
         if logged:
             with _trl.trl_computes(self, [], []), self.distributions.of_policy():
@@ -200,7 +202,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         loss, outputs = result if return_outputs else (result, None)
         tokens, reads = recorder.token_logps(inputs["completion_mask"]), self.objective.loss.reads_tokens
         single = recorder.single(inputs["completion_mask"], reference_tokens, "kl" in reads) if reads else None
-        pairs = self._pairs(inputs, tokens, single)
+        pairs = pairs_of(inputs, tokens, self.reference.needs_model, single, weights)
         if self.baseline is not None:
             pairs = self.baseline.add(pairs, model, numbers)
         values = self.objective.loss.term_values(pairs)
@@ -254,8 +256,8 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             inputs: A collated batch.
             adapter_on: The policy's adapter stays as it is; otherwise it is off, or the one named "ref" is on.
         """
-        recorder = _trl.Recorder(model, self.forward_pass)
-        batch = {key: value for key, value in inputs.items() if key != PAIR_INDEX}
+        recorder = _trl.Recorder(model, self.forward_pass, inputs.get(_trl.TOKEN_WEIGHTS))
+        batch = {key: value for key, value in inputs.items() if key not in (PAIR_INDEX, _trl.TOKEN_WEIGHTS)}
         with self.statistics.left_out(), _trl.adapter_left_on(self) if adapter_on else nullcontext():
             chosen, rejected = super().compute_ref_log_probs(recorder, batch)
         return Logps(chosen, rejected, recorder.token_logps(inputs["completion_mask"]))
@@ -328,7 +330,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        signature_columns(self, self.marking.columns)
+        signature_columns(self, MARKS)
 
     def _prepare_dataset(self, *arguments: Any) -> Any:
         return self.marking.rows(super()._prepare_dataset(*arguments), *arguments[1:])
@@ -348,17 +350,6 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         # A reference of a user's own may return the two sums alone.
         inputs[chosen_key], inputs[rejected_key], tokens = Logps(*logps)
         return tokens
-
-    def _pairs(self, inputs: Mapping[str, Any], tokens: Tensor, single: TokenLogps | None = None) -> PairLogps:
-        """What the loss sees; lengths count a completion's tokens as TRL does."""
-        chosen, rejected = tokens.sum(dim=1).chunk(2)
-        chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(dim=1).to(chosen.dtype).chunk(2)
-        chosen_mask = inputs["completion_mask"][..., 1:].chunk(2)[0].bool()
-        ref_chosen, ref_rejected = (inputs[key] if self.reference.needs_model else None for key in _trl.REFERENCE_KEYS)
-        token_logps = tokens[: len(chosen)][chosen_mask]
-        return PairLogps(
-            *(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, token_logps), single=single
-        )
 
     def _watch(
         self,

@@ -25,6 +25,7 @@ from .._errors import CheckpointError, ConfigError
 from .._files import new_folder
 from ..losses import TokenLogps
 
+TOKEN_WEIGHTS = "token_weights"  # of a batch: (2 pairs, length), where the data have weights
 REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
 HEAD_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 Forward = Callable[[nn.Module, Mapping[str, Any]], Any]
@@ -45,6 +46,7 @@ class Recorder:
     Args:
         model: The wrapped model.
         forward: Makes the forward pass.
+        weights: What multiplies each token's log-probability, (2 pairs, length); None: all count the same.
 
     Attributes:
         log_probs: Per-token log-probabilities in nats, (2 pairs, length - 1), chosen rows first; None before the call.
@@ -52,9 +54,10 @@ class Recorder:
         calls: How many forward passes were made.
     """
 
-    def __init__(self, model: nn.Module, forward: Forward) -> None:
+    def __init__(self, model: nn.Module, forward: Forward, weights: Tensor | None = None) -> None:
         self.model = model
         self.forward = forward
+        self.weights = weights
         self.log_probs: Tensor | None = None
         self.log_sum_sq_probs: Tensor | None = None
         self.calls = 0
@@ -64,6 +67,9 @@ class Recorder:
         if not inputs.get("fused_lm_head"):  # the deprecated `return_outputs`: logits, not log-probabilities
             return self.model(**inputs)
         outputs = self.forward(self.model, inputs)
+        if self.weights is not None:
+            virtual = outputs.log_probs.size(1) - self.weights.size(1) + 1
+            outputs.log_probs = outputs.log_probs * nn.functional.pad(self.weights[:, 1:], (virtual, 0), value=1.0)
         self.log_probs = outputs.log_probs
         self.log_sum_sq_probs = getattr(outputs, "log_sum_sq_probs", None)
         return outputs
@@ -138,7 +144,7 @@ def gathered_head(*parameters: Tensor | None) -> Any:
 
 def policy_forward(recorder: Recorder, inputs: Mapping[str, Any]) -> None:
     """TRL's forward pass of a batch, recorded."""
-    left_out = {"completion_mask", *REFERENCE_KEYS}
+    left_out = {"completion_mask", TOKEN_WEIGHTS, *REFERENCE_KEYS}
     batch = {key: value for key, value in inputs.items() if key not in left_out}
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     recorder(**batch, use_cache=False, labels=labels, fused_lm_head=True)

@@ -21,15 +21,16 @@ from tqdm import tqdm
 
 from ...references import KEY_BYTES, LogpStore, Values
 from .._rows import PAIR_INDEX
+from .._trl import TOKEN_WEIGHTS
 
 TOKEN_LOGPS = "prefalign_reference_logps"
 _CHUNK = 64
 # What a batch may hold beside what `_trl` names: then its rows are decided by their tokens alone.
-KNOWN = {"input_ids", "attention_mask", "completion_mask", PAIR_INDEX}
+KNOWN = {"input_ids", "attention_mask", "completion_mask", PAIR_INDEX, TOKEN_WEIGHTS}
 
 
 def row_keys(batch: Mapping[str, Any]) -> list[bytes]:
-    """The keys of a batch's 2B rows, chosen rows first; hashes of tokens and of the places that are scored."""
+    """The keys of a batch's 2B rows, chosen rows first; hashes of tokens, of what is scored, and of weights."""
     ids, mask, scored = (
         batch[name].to("cpu", torch.int32).numpy() for name in ("input_ids", "attention_mask", "completion_mask")
     )
@@ -38,6 +39,8 @@ def row_keys(batch: Mapping[str, Any]) -> list[bytes]:
         real = mask[row] != 0
         digest = hashlib.blake2b(ids[row][real].tobytes(), digest_size=KEY_BYTES)
         digest.update((scored[row][real] != 0).tobytes())
+        if TOKEN_WEIGHTS in batch:  # what is kept is weighted
+            digest.update(batch[TOKEN_WEIGHTS][row].cpu().numpy()[real].tobytes())
         keys.append(digest.digest())
     return keys
 

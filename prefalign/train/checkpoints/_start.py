@@ -68,7 +68,7 @@ class StartCheck:
 
     @torch.no_grad()
     def _policy(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
-        recorder = _trl.Recorder(model, self.trainer.forward_pass)
+        recorder = _trl.Recorder(model, self.trainer.forward_pass, inputs.get(_trl.TOKEN_WEIGHTS))
         model.eval()  # dropout is no part of the start
         try:
             with self.trainer.statistics.left_out():

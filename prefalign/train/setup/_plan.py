@@ -146,7 +146,7 @@ def plan_run(
         model = load_adapter(model, args, peft_config, quantization_config)
     objective = settle_flip_rate(objective, model, policy, data.train, args)
     mirror(objective, args)
-    check_scored(args, data_collator, sampling is not None, data.train, policy.processing_class)
+    check_scored(args, objective.loss, data_collator, sampling is not None, data.train, policy.processing_class)
     draws = sampling is not None or (baseline is not None and baseline.sampling is not None)
     return Plan(
         args=args,
