@@ -27,7 +27,12 @@ Readable: TypeAlias = str | sp.Expr | PreferenceStructure | RuleSet | Loss | Gro
 
 
 def derive(
-    loss: Readable, *, roles: Mapping[str, str] | None = None, time_limit: float | None = 20.0, **given: Any
+    loss: Readable,
+    *,
+    roles: Mapping[str, str] | None = None,
+    answers: int | None = None,
+    time_limit: float | None = 20.0,
+    **given: Any,
 ) -> PreferenceStructure | RuleSet:
     """Read a loss into logic, from its equation, its name, or its code.
 
@@ -47,6 +52,7 @@ def derive(
         roles: What parameters, entries or fields mean whose names do not say it: {"rej_logps": "l"}. Known are w, l,
             rw, rl (log-probabilities, summed; r: the reference's), mean_w, … (means over tokens), prob_w, …, ratio_w,
             ratio_l, n_w, n_l (token counts), wl and rwrl (both answers joined).
+        answers: How many answers a group has, where the function takes log-probabilities of groups, shape (groups, K).
         time_limit: Seconds after which a search for a reading is given up; None: never.
         given: Values for parameters of the function, by name: `self=` a stub for a method, `loss_type="ipo"`, ….
 
@@ -68,11 +74,15 @@ def derive(
     """
     if roles and isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
         raise DerivationError("Roles are for Python functions; an equation or a name has none.")
+    if answers is not None and (isinstance(answers, bool) or not isinstance(answers, int) or not 2 <= answers <= 8):
+        raise DerivationError(f"`answers` must be from 2 to 8 answers of a group (got {answers!r}).")
+    if answers is not None and (isinstance(loss, str | sp.Basic | RuleSet | Loss | GroupLoss) or not callable(loss)):
+        raise DerivationError("`answers` is for Python functions of groups of answers.")
     with given_roles(roles or {}), limited(time_limit):
-        return _derive(loss, given)
+        return _derive(loss, given, answers or 0)
 
 
-def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | RuleSet:
+def _derive(loss: Readable, given: dict[str, Any], answers: int = 0) -> PreferenceStructure | RuleSet:
     if isinstance(loss, str | sp.Expr | PreferenceStructure | RuleSet):
         if given:
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
@@ -92,7 +102,7 @@ def _derive(loss: Readable, given: dict[str, Any]) -> PreferenceStructure | Rule
     name = getattr(loss, "__qualname__", type(loss).__name__)
     try:
         # A module's own call takes anything; the parameters that can be recognised are those of its `forward`.
-        return _read_code(loss.forward if isinstance(loss, nn.Module) else loss, given, name)
+        return _read_code(loss.forward if isinstance(loss, nn.Module) else loss, given, name, answers)
     except PrefalignError:
         raise
     except Exception as error:  # of a stranger's code anything may come

@@ -46,4 +46,4 @@ def test_a_strangers_loss_is_read_right_or_refused_with_the_true_reason(stranger
 def test_the_corpus_is_large_and_mostly_readable():
     assert len(STRANGERS) >= 150
     assert len({s.name for s in STRANGERS}) == len(STRANGERS)
-    assert sum(not s.refused for s in STRANGERS) >= 0.8 * len(STRANGERS)
+    assert sum(not s.refused for s in STRANGERS) >= 0.85 * len(STRANGERS)

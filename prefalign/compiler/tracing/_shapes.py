@@ -173,6 +173,12 @@ def _unbind(x: Any, dim: int = 0) -> tuple[SymTensor, ...]:
     return tuple(wrap(np.take(elements_of(x), i, axis=dim), x.dtype) for i in range(elements_of(x).shape[dim]))
 
 
+@op("logcumsumexp")
+def _logcumsumexp(x: Any, dim: int) -> SymTensor:
+    sums = np.cumsum(apply(sy.exp, elements_of(x)), axis=dim)
+    return wrap(apply(sy.log, sums), x.dtype)
+
+
 def _index(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple(map(_index, key))

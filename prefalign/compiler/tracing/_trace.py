@@ -154,7 +154,9 @@ def _run(function: Callable[..., Any], given: Mapping[str, Any], hypers: Hypers,
     except PrefalignError:
         raise
     except Exception as error:
-        raise DerivationError(f"The code does not run on symbols: {type(error).__name__}: {error}") from error
+        flat = isinstance(error, IndexError) and not groups
+        hint = " For groups of answers, shape (groups, K), say how many: derive(function, answers=K)." if flat else ""
+        raise DerivationError(f"The code does not run on symbols: {type(error).__name__}: {error}.{hint}") from error
     finally:
         TRACE.reset(token)
 
