@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "prefalign"
-ROOTS = {"_errors", "_scan", "_yaml", "_files", "_expressions", "_calls", "_numbers"}
+ROOTS = {"_errors", "_scan", "_yaml", "_files", "_deadline", "_expressions", "_calls", "_numbers"}
 MAY_IMPORT = {
     "logic": set(),
     "losses": set(),

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import sympy as sp
 from torch import nn
 
+from .._deadline import time_limit as limited
 from .._errors import DerivationError, PrefalignError
 from ..logic import PreferenceStructure, RuleSet
 from ..logic import derive as derive_equation
 from ..losses import Loss, WeightedSum, at_its_highest
-from ._deadline import time_limit as limited
 from ._declared import claimed_reading, with_declared
 from ._rule_loss import written_reading
 from .lowering import GroupLoss
@@ -78,8 +78,15 @@ def derive(
         raise DerivationError(f"`answers` must be from 2 to 8 answers of a group (got {answers!r}).")
     if answers is not None and (isinstance(loss, str | sp.Basic | RuleSet | Loss | GroupLoss) or not callable(loss)):
         raise DerivationError("`answers` is for Python functions of groups of answers.")
-    with given_roles(roles or {}), limited(time_limit):
+    with given_roles(roles or {}), limited(time_limit, _overtime(time_limit)):
         return _derive(loss, given, answers or 0)
+
+
+def _overtime(seconds: float | None) -> DerivationError:
+    return DerivationError(
+        f"No reading was found within {seconds or 0:g} seconds: the formula has more cases than can be sorted out in "
+        "that time. Give more with `time_limit=…`, or derive the loss in parts."
+    )
 
 
 def _derive(loss: Readable, given: dict[str, Any], answers: int = 0) -> PreferenceStructure | RuleSet:

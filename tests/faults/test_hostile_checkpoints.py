@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import struct
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
+from prefalign.data.checking import _tokens
 from prefalign.references import Policy, parse_reference
 from prefalign.train import PrefConfig, PrefTrainer
 from tests.faults.hostile import CANARY, refuse, refuse_command, snapshot
@@ -145,8 +147,11 @@ DAMAGES = {
 
 
 @pytest.fixture(autouse=True)
-def no_waiting():
+def no_waiting(request):
     """Ends a test that waits for ever, for what never comes out of a pipe."""
+    if "pipe" not in request.node.name:
+        yield
+        return
 
     def late(*_):
         raise AssertionError("waited for 30 s")
@@ -245,6 +250,21 @@ MODELS = {
     "sizes that the weights deny": edit("config.json", hidden_size=32),
     "layers of less than nothing": edit("config.json", num_attention_heads=0),
     "layers as text": edit("config.json", num_hidden_layers="two"),
+    **{
+        f"configuration with {name}={value!r}": edit("config.json", **{name: value})
+        for name, value in [
+            ("rope_parameters", {"rope_type": "magic", "rope_theta": 1e4}),
+            ("rope_scaling", {"rope_type": "magic", "factor": 2.0}),
+            ("hidden_act", "magic"),
+            ("hidden_size", -16),
+            ("head_dim", 0),
+            ("pad_token_id", 10**9),
+            ("num_hidden_layers", 0),
+            ("num_hidden_layers", -3),
+            ("num_hidden_layers", 1_000_000),
+            ("architectures", 5),
+        ]
+    },
     "attention that is not there": edit(
         "config.json", _attn_implementation="os.system", attn_implementation="os.system"
     ),
@@ -302,6 +322,69 @@ def test_an_adapter_without_sound_weights_is_one_error_before_its_base_loads(nam
     args = PrefConfig("run", loss="simpo(beta=2.0, gamma=1.0)", **COMMON)
     said = refuse(lambda: PrefTrainer("adapter", args=args, train_dataset=tiny_pairs(4)))
     assert "pipe" in said or "adapter" in said
+    assert not Path("run").exists()
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "grows": "{% set n = namespace(x='xx') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "multiplies": "{{ 'x' * 99999999999 }}",
+    "writes": "{% for i in range(99999) %}{% for j in range(99999) %}{{ 'x' * 9999 }}{% endfor %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_without_end_is_one_error(name, command, bad, capsys, monkeypatch):
+    monkeypatch.setattr(_tokens, "_TEMPLATE_SECONDS", 1)
+    folder = bad(template(ENDLESS[name]))
+    rows = [
+        {k: [{"role": "user" if k == "prompt" else "assistant", "content": v}] for k, v in row.items()}
+        for row in tiny_pairs(400)
+    ]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["check", "pairs.jsonl", "--tokenizer", folder]
+    if command == "train":
+        words = ["train", "--model_name_or_path", folder, "--dataset_name", "pairs.jsonl", "--use_cpu", "True"]
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    said = refuse_command(words, capsys)
+    assert "The chat template did not end within" in said or "The chat template takes more than 1024 MiB" in said
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+PATTERNS = [
+    {"target_modules": "(.+)+x"},
+    {"target_modules": "q_proj", "rank_pattern": {"(.+)+x": 4}},
+    {"target_modules": "q_proj", "alpha_pattern": {"(.+)+x": 4}},
+    {"target_modules": "q_proj", "exclude_modules": "(.*)*(.*)*x"},
+    {"target_modules": "q_proj("},
+    {"target_modules": ["q_proj"], "r": 10**9},
+    {"target_modules": ["q_proj"], "r": -1},
+]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("options", PATTERNS, ids=str)
+def test_an_adapter_that_no_model_can_get_is_one_error_before_weights_load(options, trained, checkpoint, monkeypatch):
+    config = LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=checkpoint)
+    model: str = checkpoint
+    if trained:
+        plain = LoraConfig(r=2, target_modules=["q_proj"])
+        get_peft_model(tiny_model(), plain).save_pretrained("adapter")
+        edit("adapter_config.json", base_model_name_or_path=checkpoint, **options)(Path("adapter"))
+        model = "adapter"
+    else:
+        for name, value in options.items():
+            setattr(config, name, value)
+
+    def never(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", never)
+    args = PrefConfig("run", loss="simpo(beta=2.0, gamma=1.0)", **COMMON)
+    peft = {} if trained else {"peft_config": config}
+    said = refuse(lambda: PrefTrainer(model, args=args, train_dataset=tiny_pairs(4), **peft))
+    assert f"`{list(options)[-1]}`" in said
     assert not Path("run").exists()
 
 

@@ -9,10 +9,19 @@ import numpy as np
 
 from ._report import Finding, Severity
 
+# Tokenising takes some 140 bytes of memory for each character.
+MOST_CHARACTERS = 10_000_000
+MOST_MESSAGES = 10_000
+
 KINDS: dict[str, tuple[Severity, str]] = {
     # Rows that training cannot use.
     "missing_value": ("drop", "a text is missing, or is neither a string nor a list of messages"),
     "bad_messages": ("drop", "a conversation is empty, or one of its messages lacks `role` or `content`"),
+    "too_long": (
+        "drop",
+        f"a row has more than {MOST_CHARACTERS:,} characters, as written or by the chat template, or more than "
+        f"{MOST_MESSAGES:,} messages",
+    ),
     "empty_completion": ("drop", "a completion is empty or only white space"),
     "identical": ("drop", "chosen equals rejected: no preference to learn from"),
     "bad_template_options": (

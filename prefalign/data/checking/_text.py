@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from .._layout import Layout
-from ._kinds import Tally
+from ._kinds import MOST_CHARACTERS, MOST_MESSAGES, Tally
 
 Text = str | list[dict[str, object]]
 Options = Mapping[str, object]  # the chat template's arguments
@@ -61,6 +61,9 @@ def read_pair(row: int, prompt: object, completions: tuple[object, ...], layout:
         tally.add("bad_messages", row)
         return None
     good: list[Text] = list(texts)  # type: ignore[arg-type]  # checked above
+    if is_too_long(good):
+        tally.add("too_long", row)
+        return None
     answers = good if layout == "implicit" else good[1:]
     if any(is_blank(answer) for answer in answers):
         tally.add("empty_completion", row)
@@ -92,6 +95,12 @@ def common_length(one: _Sequence, other: _Sequence) -> int:
         else:
             high = middle
     return low
+
+
+def is_too_long(texts: Sequence[Text]) -> bool:
+    """Whether texts of one row are beyond the limits of characters and messages."""
+    messages = max(len(text) for text in texts if isinstance(text, list)) if isinstance(texts[0], list) else 0
+    return messages > MOST_MESSAGES or max(map(length, texts)) > MOST_CHARACTERS
 
 
 def is_blank(text: Text) -> bool:

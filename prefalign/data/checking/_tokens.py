@@ -6,14 +6,24 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from ..._deadline import memory_limit, time_limit
+from ..._errors import DataError
 from ._kinds import Tally
 from ._segments import Pieces
-from ._text import Options, Pair, Text, common_length
+from ._text import Options, Pair, Text, common_length, is_too_long
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TruncationMode = Literal["keep_start", "keep_end"]
+
+
+_TEMPLATE_SECONDS = 10
+_TEMPLATE_MEMORY = 1 << 30  # bytes
+
+
+class _NoEnd(DataError):
+    """A template that is still running when its time is over, or fills the memory."""
 
 
 class TokenChecks:
@@ -43,6 +53,7 @@ class TokenChecks:
         self._conversational = conversational
         self._tally = tally
         self._tried = False
+        self._rendered = False
         self._fast: Callable[[list[str]], list[list[int]]] | None = None
         self.prompt_lengths = array("q")
         self.completion_lengths = (array("q"), array("q"))
@@ -82,6 +93,8 @@ class TokenChecks:
 
     def _render(self, pairs: Sequence[Pair], options: Sequence[Options]) -> tuple[Sequence[Pair], list[list[str]]]:
         """The same out of conversations, by the chat template; pairs that it refuses go to the tally."""
+        if pairs and not self._rendered:
+            self._try_template(pairs[0], options[0])
         if pairs and all(extra == options[0] for extra in options):
             try:
                 # One call for many conversations spares the preparations of each.
@@ -91,25 +104,58 @@ class TokenChecks:
                     self._apply([pair.prompt + text for pair, text in zip(pairs, side, strict=True)], options[0])
                     for side in sides
                 ]
-                return pairs, [list(row) for row in zip(prompts, *wholes, strict=True)]
+                rows = [list(row) for row in zip(prompts, *wholes, strict=True)]
+                if not any(map(is_too_long, rows)):
+                    return pairs, rows
+            except _NoEnd:
+                raise
             except Exception:  # a template is a program of its own and may raise anything: find the rows, one by one
                 pass
         kept: list[Pair] = []
-        rows: list[list[str]] = []
+        rows = []
         for pair, extra in zip(pairs, options, strict=True):
             try:
                 prompt = self._apply([pair.prompt], {**extra, "add_generation_prompt": True})
                 whole = self._apply([pair.prompt + text for text in pair.completions], extra)  # type: ignore[operator]
+            except _NoEnd:
+                raise
             except Exception as error:
                 self._tally.add("template_error", pair.row, f"{type(error).__name__}: {str(error)[:200]}")
+                continue
+            if is_too_long([*prompt, *whole]):
+                self._tally.add("too_long", pair.row)
                 continue
             kept.append(pair)
             rows.append([*prompt, *whole])
         return kept, rows
 
+    def _try_template(self, pair: Pair, options: Options) -> None:
+        """Apply the template to one row, which no template needs long for: it is a program, and might never end."""
+        self._rendered = True
+        try:
+            self._apply([pair.prompt], {**options, "add_generation_prompt": True})
+        except _NoEnd:
+            raise
+        except Exception:
+            return  # its row is found, and named, with the others
+
     def _apply(self, conversations: list[Text], options: Options) -> list[str]:
         render: Callable[..., list[str]] = self._tokenizer.apply_chat_template
-        return render(conversations, tokenize=False, **options)
+        seconds = _TEMPLATE_SECONDS + len(conversations) // 10
+        overtime = _NoEnd(
+            f"The chat template did not end within {seconds} seconds ({len(conversations)} conversations). It is a "
+            "program, which comes with the tokenizer: take another one."
+        )
+        try:
+            with time_limit(seconds, overtime), memory_limit(_TEMPLATE_MEMORY):
+                return render(conversations, tokenize=False, **options)
+        except MemoryError:
+            if len(conversations) > 2:  # of many rows, which are tried one by one next
+                raise
+            raise _NoEnd(
+                f"The chat template takes more than {_TEMPLATE_MEMORY >> 20} MiB for one conversation. It is a "
+                "program, which comes with the tokenizer: take another one."
+            ) from None
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, as the tokenizer's own call gives them."""

@@ -41,15 +41,15 @@ from ._data import Data, prepare_data
 from ._flip_rate import settle_flip_rate
 from ._policy import (
     base_of_adapter,
-    check_layers,
     check_model_options,
-    check_saved_modules,
     default_output_dir,
     describe_policy,
     embedding_rows,
     load_adapter,
+    read_adapter,
 )
 from ._second import check_adapter_start, second_model
+from ._skeleton import check_adapter, module_names
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def plan_run(
     base = base_of_adapter(model)
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
     policy = describe_policy(named, processing_class, args)
-    check_layers(policy.config)
-    check_saved_modules(peft_config, policy.config)
+    modules = module_names(named, policy.config)
+    check_adapter(read_adapter(model) if base is not None else peft_config, modules)
     check_vocabulary(policy.processing_class, embedding_rows(named, policy.config))
     objective.reference.check(policy)
     check_adapter_start(objective.reference, peft_config)

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
-from ..._errors import CheckpointError, ConfigError, PrefalignError, did_you_mean
+from ..._errors import CheckpointError, ConfigError, PrefalignError
 from ...references import Policy, check_files
 from .. import _trl
 
@@ -81,46 +82,6 @@ def embedding_rows(model: Any, config: Any) -> int | None:
         return None
 
 
-# Deeper than any published model; building one that is deeper takes hours.
-_MOST_LAYERS = 10_000
-
-
-def check_layers(config: Any) -> None:
-    """Refuse a configuration that nobody can build.
-
-    Raises:
-        ConfigError: It has too many layers.
-    """
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    layers = getattr(text, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > _MOST_LAYERS:
-        raise ConfigError(
-            f"`num_hidden_layers` in the model's configuration must be at most {_MOST_LAYERS} (got {layers})."
-        )
-
-
-def check_saved_modules(peft_config: Any, config: Any) -> None:
-    """Refuse `modules_to_save` that name no module of the model; PEFT ignores those.
-
-    Raises:
-        ConfigError: A name is the end of no module's.
-    """
-    asked = getattr(peft_config, "modules_to_save", None)
-    if not asked:
-        return
-    try:
-        with torch.device("meta"):
-            names = [name for name, _ in AutoModelForCausalLM.from_config(config).named_modules() if name]
-    except (ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError):
-        return  # a model of another kind, whose modules are not known before it loads
-    for each in asked:
-        if not any(name.endswith(each) for name in names):
-            ends = sorted({name.rpartition(".")[2] for name in names})
-            raise ConfigError(
-                f"`modules_to_save` names {each!r}, which the model does not have.{did_you_mean(each, ends)}"
-            )
-
-
 def base_of_adapter(model: Any) -> str | None:
     """The base model that a folder with an adapter alone names; None for anything else.
 
@@ -132,21 +93,28 @@ def base_of_adapter(model: Any) -> str | None:
         return None
     if os.path.exists(os.path.join(model, "config.json")):
         return None
-    from peft import PeftConfig
-
     check_files(model)
-    try:
-        base: str | None = PeftConfig.from_pretrained(model).base_model_name_or_path
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"`model` holds an adapter whose configuration cannot be read ({model!r}): {error}"
-        ) from error
+    base: str | None = read_adapter(model).base_model_name_or_path
     if not base:
         raise ConfigError(
             f"`model` holds an adapter alone, and its configuration names no base model ({model!r}). Pass "
             f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`."
         )
     return base
+
+
+def read_adapter(model: str) -> PeftConfig:
+    """The configuration of the adapter in a folder.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return PeftConfig.from_pretrained(model)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"`model` holds an adapter whose configuration cannot be read ({model!r}): {error}"
+        ) from error
 
 
 def load_adapter(model: str, args: Any, peft_config: Any, quantization: Any) -> Any:

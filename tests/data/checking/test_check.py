@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from trl.data_utils import extract_prompt as trl_extract_prompt
 from trl.data_utils import prepare_multimodal_messages
 
 from prefalign._errors import DataError
-from prefalign.data import Agreement, check_pairs, drop_bad
+from prefalign.data import Agreement, check_pairs, drop_bad, load_pairs
+from prefalign.data.checking import _text
 from prefalign.data.checking._text import extract_prompt
 from tests.data.rows import found, pairs_of, prepared_by_trl
 from tests.tiny import tiny_pairs, tiny_tokenizer
@@ -401,3 +403,27 @@ def test_pairs_with_images_need_a_prompt():
     row = {"chosen": turns("Look", "a"), "rejected": turns("Look", "b"), "image": Image.new("RGB", (2, 2))}
     with pytest.raises(DataError, match="need the column `prompt`"):
         check_pairs(Dataset.from_list([row])).raise_if_unusable()
+
+
+def test_rows_beyond_the_limits_are_named(monkeypatch):
+    monkeypatch.setattr(_text, "MOST_CHARACTERS", 100)
+    monkeypatch.setattr(_text, "MOST_MESSAGES", 4)
+    plain = pairs_of(("p", "good", "bad"), ("p" * 101, "good", "bad"), ("p", "g" * 101, "bad"), ("p", "g" * 100, "bad"))
+    for tokenizer in (None, tiny_tokenizer()):
+        assert found(check_pairs(plain, tokenizer)) == {"too_long": [1, 2]}
+    answers = {"chosen": turns("", "good")[1:], "rejected": turns("", "bad")[1:]}
+    rows = [{"prompt": turns(*"abc"), **answers}, {"prompt": turns(*"abcde"), **answers}]
+    assert found(check_pairs(Dataset.from_list(rows))) == {"too_long": [1]}
+    monkeypatch.setattr(_text, "MOST_CHARACTERS", 60)  # the template writes 33 characters around each message
+    assert found(check_pairs(Dataset.from_list(rows), tiny_tokenizer())) == {"too_long": [1, 0], "no_pairs": []}
+
+
+def test_a_line_of_50_mb_costs_no_memory_to_refuse(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    row = {"prompt": "p", "chosen": " good" * 10_000_000, "rejected": " bad"}
+    path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "chosen": " good"}) + "\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = check_pairs(load_pairs(path), tiny_tokenizer(), max_length=64)
+    assert found(report) == {"too_long": [0]}
+    assert "10,000,000 characters" in report.findings[0].message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB; tokenising took 7 GB
