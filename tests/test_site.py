@@ -296,7 +296,13 @@ def test_derivatives_on_the_pages_are_those_of_the_code(pages_of_losses):
 
             where = {**given, **point}
             given |= {name: float(sympy.exp(value(logp, where))) for name, logp in meanings.items()}
-            given["rho"] = float(sympy.log(value(rule.structure.ratio)))
+            given |= {f"{name}°": number for name, number in point.items()}  # detached, in weights
+            ratios = [float(sympy.log(value(structure.ratio))) for structure in rule.structures]
+            given |= {f"rho_{place}": number for place, number in enumerate(ratios, 1)}
+            given["rho"] = ratios[0]
+            if len(ratios) == 2:
+                first, second = (float(value(rule.inner.expression, {**given, "rho": ratio})) for ratio in ratios)
+                given["rho"] = first - second
             if rule.guard is not None and not bool(value(rule.guard)):
                 continue
             for side in total:

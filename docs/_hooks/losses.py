@@ -189,32 +189,53 @@ def _gradient(loss: Any) -> Iterator[str]:
 
 def _derivatives(reading: Any) -> Iterator[str]:
     for place, (rule, slope, inner) in enumerate(slopes(reading), 1):
-        yield f"Rule {place}{f', where {rule.guard}' if rule.guard is not None else ''}: df/drho = {slope}"
+        where = f", where {rule.guard}" if rule.guard is not None else ""
+        if len(rule.structures) == 2:
+            first, second = rule.structures
+            where += f", with rho_1 = log({first.ratio}), rho_2 = log({second.ratio}), rho = g(rho_1) - g(rho_2)"
+        yield f"Rule {place}{where}: df/drho = {slope}"
         for side, of in (("W", "log pi(w)"), ("L", "log pi(l)")):
             if inner[side] != 0:
                 yield f"    drho/d{of} = {_positive_below(inner[side])}"
 
 
 def slopes(reading: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
-    """Each rule with d(weight*f)/drho, and drho by the policy's summed log-probabilities W and L."""
+    """Each rule with d(weight*f)/drho, and drho by the policy's summed log-probabilities W and L.
+
+    Of a rule of two ratios rho is g(rho_1) - g(rho_2), and the latter are written in rho_1 and rho_2.
+    """
     import sympy
 
+    rho = sympy.Symbol("rho")
     for rule, meanings in zip(reading.rules, reading.meanings, strict=True):
-        slope = sympy.simplify(rule.weight * sympy.diff(rule.link.expression, sympy.Symbol("rho")))
-        log_ratio = sympy.log(rule.structure.ratio)
-        # Through the atoms: one may be a mean over tokens (W/n_w), or a copy with a power (w2 is penalty*W).
+        slope = sympy.simplify(rule.weight * sympy.diff(rule.link.expression, rho))
+        if len(rule.structures) == 1:
+            factors = [(sympy.Integer(1), rule.structure)]
+        else:
+            rises = sympy.diff(rule.inner.expression, rho)
+            factors = [
+                (sign * rises.subs(rho, sympy.Symbol(f"rho_{place}")), structure)
+                for place, (sign, structure) in enumerate(zip((1, -1), rule.structures, strict=True), 1)
+            ]
         inner = {
             side: sympy.factor(
-                sympy.simplify(
-                    sum(
-                        atom * sympy.diff(log_ratio, atom) * _by(meanings[atom.name], side)
-                        for atom in rule.structure.ratio.free_symbols
-                    )
-                )
+                sympy.simplify(sum(factor * _slope(structure.ratio, meanings, side) for factor, structure in factors))
             )
             for side in ("W", "L")
         }
         yield rule, slope, inner
+
+
+def _slope(ratio: Any, meanings: Any, side: str) -> Any:
+    """The derivative of a log ratio by W or L, through the atoms.
+
+    One may be a mean over tokens (W/n_w), or a copy with a power (w2 is penalty*W).
+    """
+    import sympy
+
+    log_ratio = sympy.log(ratio)
+    atoms = ratio.free_symbols
+    return sum(atom * sympy.diff(log_ratio, atom) * _by(meanings[atom.name], side) for atom in atoms)
 
 
 def _by(meaning: Any, side: str) -> Any:
@@ -250,10 +271,11 @@ def measure(loss: Any, margins: list[float]) -> tuple[list[float], list[float], 
     tokens, start = (torch.tensor([number], dtype=torch.float64) for number in (TOKENS, START))
     for margin in margins:
         chosen, rejected = ((start + sign * margin / 2).requires_grad_() for sign in (1, -1))
-        # Every token as likely as the others, as a token of a uniform distribution is, and no divergence.
+        # Every token as likely as the others, log(sum of pi**2) as `derive` takes it, and no divergence.
         shares = torch.cat([chosen, rejected])[:, None].expand(2, int(TOKENS)) / TOKENS
         still = torch.full_like(shares, START / TOKENS)
-        single = TokenLogps(shares, torch.ones_like(shares), still, still, torch.zeros_like(shares))
+        ones = torch.ones_like(shares)
+        single = TokenLogps(shares, ones, still, -ones, torch.zeros_like(shares))
         value = loss(PairLogps(chosen, rejected, start, start, tokens, tokens, single=single)).sum()
         by_chosen, by_rejected = torch.autograd.grad(
             value, (chosen, rejected), allow_unused=True, materialize_grads=True

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Score = Literal["completion", "assistant", "last_turn"]
 SIDES = ("chosen", "rejected")
-STEPS, WEIGHTS = (tuple(f"{side}_{what}" for side in SIDES) for what in ("steps", "token_weights"))
+STEPS = ("chosen_steps", "rejected_steps")
+WEIGHTS = ("chosen_token_weights", "rejected_token_weights")
 Message = Mapping[str, Any]
 Span = tuple[int, int]
 _TRAINING = "`trl.chat_template_utils.get_training_chat_template` makes one for many families"
