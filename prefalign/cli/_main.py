@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from .. import __version__
 from .._errors import PrefalignError, did_you_mean
@@ -35,6 +40,48 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `prefalign` with `argv` (default: the process's arguments) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    called = f"prefalign {chosen}" if chosen in COMMANDS else "prefalign"
+    came: list[int] = []
+    _print_anything()
+    try:
+        with _listening(came):
+            return _run(words, chosen)
+    except BaseException as error:
+        if came or isinstance(error, KeyboardInterrupt):  # libraries make other errors of it, in imports above all
+            return _stopped(called, came)
+        if not isinstance(error, PrefalignError | OSError):
+            raise
+        return _refused(called, error)
+
+
+def _refused(called: str, error: PrefalignError | OSError) -> int:
+    """Say what is wrong, where it is nothing of ours."""
+    if isinstance(error, BrokenPipeError):  # `prefalign … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
+        return 0
+    text = str(error)
+    if isinstance(error, OSError):  # a full disk, a folder that is read-only
+        if error.errno is None:
+            raise error
+        text = (f"{str(error.filename)!a:.300}: " if error.filename is not None else "") + str(error.strerror)
+    print(f"{called}: {text}", file=sys.stderr)
+    return 2
+
+
+def _stopped(called: str, came: list[int]) -> int:
+    """Say that a signal has ended this process."""
+    if signal.SIGTERM not in came:
+        print(f"{called}: interrupted", file=sys.stderr)
+        return 130
+    print(f"{called}: terminated by SIGTERM", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)  # whoever waits for this process learns how it ended
+    return 128 + signal.SIGTERM
+
+
+def _run(words: list[str], chosen: str | None) -> int:
+    """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(
         prog="prefalign",
         description="Preference alignment with losses you can read: train them, derive their logic, generate new ones.",
@@ -42,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"prefalign {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in words if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name == chosen:  # only the command that runs is imported: `prefalign --help` stays instant
@@ -52,22 +98,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen is not None and chosen not in COMMANDS:
         parser.error(f"{chosen!a:.99} is no command.{did_you_mean(chosen, COMMANDS)} `prefalign --help` lists them.")
     args = parser.parse_args(words)
+    code = int(args.run(args))
+    sys.stdout.flush()
+    return code
+
+
+def _print_anything() -> None:
+    """Let output escape what its encoding does not have, such as the bytes of a path that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _listening(came: list[int]) -> Iterator[None]:
+    """Within, SIGTERM ends this process as SIGINT does; those that it forks die of it as ever.
+
+    Args:
+        came: Takes the signals that came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    mine = os.getpid()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGTERM:
+            signal.signal(signum, signal.SIG_DFL)  # a second one kills
+            if os.getpid() != mine:
+                os.kill(os.getpid(), signum)
+        came.append(signum)
+        raise KeyboardInterrupt
+
+    heeded = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heeded}  # `nohup` and `&` have them ignored
     try:
-        code = int(args.run(args))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # `prefalign … | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
-        return 0
-    except PrefalignError as error:
-        print(f"prefalign {args.command}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder that is read-only: nothing of ours is wrong
-        if error.errno is None:
-            raise
-        where = f"{str(error.filename)!a:.300}: " if error.filename is not None else ""
-        print(f"prefalign {args.command}: {where}{error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"prefalign {args.command}: interrupted", file=sys.stderr)
-        return 130
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

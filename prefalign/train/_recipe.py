@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -75,7 +76,7 @@ def run_training(args: argparse.Namespace) -> int:
     if args.file is not None and args.config is not None:
         raise ConfigError(f"The config file was given twice: {args.file!r} and {args.config!r}. Leave one out.")
     data, training, model = read_options(args.file or args.config, given, args.actions)
-    from .checkpoints import alone_in, check_output_dir, find_checkpoint
+    from .checkpoints import alone_in, check_output_dir, find_checkpoint, last_good
 
     check_output_dir(training.output_dir)
     resume = find_checkpoint(_resume(training.resume_from_checkpoint), training.output_dir)
@@ -97,7 +98,12 @@ def run_training(args: argparse.Namespace) -> int:
             callbacks=getattr(args, "callbacks", None),  # of a sweep
         )
         texts = Texts(trainer, data.samples, data.sample_tokens)
-        trainer.train(resume_from_checkpoint=resume)
+        try:
+            trainer.train(resume_from_checkpoint=resume)
+        except KeyboardInterrupt:
+            if trainer.is_world_process_zero():
+                print(last_good(training.output_dir), file=sys.stderr)
+            raise
         texts.write(Path(training.output_dir))
         trainer.save_model(training.output_dir)
         trainer.save_state()

@@ -7,11 +7,14 @@ import json
 import os
 import pickle
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from prefalign.cli import main
 from prefalign.data import load_pairs
 from tests.faults.hostile import CANARY, refuse, refuse_command, snapshot
 from tests.tiny import tiny_pairs
@@ -335,3 +338,61 @@ def test_a_configuration_that_is_no_text_is_one_error(train):
 @pytest.mark.parametrize("make", [folder, loop, dangling, lambda: "a\0b", lambda: "x" * 10_000, lambda: "/dev/null"])
 def test_a_hostile_place_of_a_configuration_is_one_error(make, capsys):
     refuse_command(["train", "--config", make()], capsys)
+
+
+METADATA = {
+    "deep": b"[" * 100_000,
+    "deep features": b'{"info": {"features": ' + b'{"a":' * 5000 + b"1" + b"}" * 5002,
+    "a number": b"5",
+    "info that is a number": b'{"info": 5}',
+    "features that are a number": b'{"info": {"features": 5}}',
+    "a feature of no kind": b'{"info": {"features": {"prompt": {"_type": "Magic"}}}}',
+    "a kind that is a number": b'{"info": {"features": {"prompt": {"_type": 5}}}}',
+    "no JSON": b"{",
+    "no UTF-8": b"\xff",
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_hostile_metadata_of_a_parquet_file_are_one_error(name, capsys):
+    table = pa.table({"prompt": ["p", "q"], "chosen": ["a", "b"], "rejected": ["c", "d"]})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": METADATA[name]}), "pairs.parquet")
+    assert "pairs.parquet" in refuse_command(["check", "pairs.parquet"], capsys)
+
+
+BYTES = os.fsdecode(b"\xff\xfe")
+
+
+def test_a_path_that_is_no_utf_8_is_read(capsys):
+    tiny_pairs(4).to_json("pairs.jsonl")
+    os.rename("pairs.jsonl", f"{BYTES}.jsonl")
+    assert main(["check", f"{BYTES}.jsonl"]) == 0
+
+
+def test_a_path_that_is_no_utf_8_cannot_be_written_to(checkpoint, capsys):
+    tiny_pairs(4).to_json("pairs.jsonl")
+    words = ["train", "--model_name_or_path", checkpoint, "--dataset_name", "pairs.jsonl", "--output_dir", BYTES]
+    assert "`output_dir` must be a name in UTF-8" in refuse_command([*words, "--use_cpu", "True"], capsys)
+    assert not os.path.exists(BYTES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", BYTES],
+        ["soup", BYTES, "-o", "soup"],
+        ["derive", BYTES],
+        ["convert", BYTES],
+        ["check", BYTES],
+        ["check", "pairs.jsonl", "--tokenizer", BYTES],
+        ["check", "pairs.jsonl", "--model", BYTES],
+        ["train", BYTES],
+        ["lattice", "cpo", "orpo", "-o", BYTES],
+        ["cache", "ls", "--folder", BYTES],
+        [BYTES],
+    ],
+    ids=ascii,
+)
+def test_bytes_that_are_no_utf_8_are_one_error_wherever_they_stand(words, capsys):
+    tiny_pairs(4).to_json("pairs.jsonl")
+    refuse_command(words, capsys)

@@ -85,6 +85,10 @@ def _from_table(table: pa.Table, path: Path) -> Dataset:
         if any("\0" in name for name in _names(table.schema)):  # Arrow takes it, and forgets what is behind it
             raise DataError(f"{path}: the name of a column holds a NUL. Rename it.") from None
         raise DataError(f"{path}: the rows make no table: {_first_line(error)}. Is one nested too deeply?") from None
+    except (RecursionError, TypeError, KeyError, AttributeError) as error:  # of the metadata, which is JSON
+        raise DataError(
+            f"{path}: what `datasets` wrote into its metadata cannot be read: {_first_line(error)}."
+        ) from None
 
 
 def _names(schema: pa.Schema) -> Iterator[str]:

@@ -16,4 +16,5 @@ from ._whole import LAST_FILE as LAST_FILE
 from ._whole import check_output_dir as check_output_dir
 from ._whole import find_checkpoint as find_checkpoint
 from ._whole import finish as finish
+from ._whole import last_good as last_good
 from ._whole import rotate as rotate

@@ -131,6 +131,10 @@ def check_output_dir(output_dir: str) -> None:
     """
     if not isinstance(output_dir, str) or not output_dir.strip() or "\0" in output_dir:
         raise ConfigError(f"`output_dir` must name a folder (got {output_dir!a:.200}).")
+    try:
+        output_dir.encode()
+    except UnicodeEncodeError:  # the libraries that write weights and tokenizers take UTF-8 alone
+        raise ConfigError(f"`output_dir` must be a name in UTF-8 (got {output_dir!a:.200}).") from None
     path = Path(output_dir).absolute()
     try:
         while not path.exists():
