@@ -53,6 +53,7 @@ EXAMPLES = {
     "CalDPO": "cal_dpo(beta=0.01)",
     "BetaDPO": "beta_dpo(beta=0.1, alpha=0.6)",
     "SimPER": "sim_per()",
+    "Calibrated": "calibrated(dpo(beta=0.1))",
     "LD": "ld(dpo(beta=0.1), alpha=0.5)",
     "SamPO": "sampo(dpo(beta=0.1), seed=0)",
     "WPO": "wpo(dpo(beta=0.1))",

@@ -1,5 +1,7 @@
 """Losses: pure functions from the log-probabilities of a batch of pairs to one value per pair. Needs torch only."""
 
+from ._calibrated import Calibrated as Calibrated
+from ._calibrated import calibrated_in as calibrated_in
 from ._loss import Composite as Composite
 from ._loss import Loss as Loss
 from ._loss import WeightedSum as WeightedSum

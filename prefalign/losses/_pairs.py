@@ -36,6 +36,7 @@ class PairLogps:
         baseline: log pi of a completion of the baseline distribution, one for each pair, summed over tokens; for `SFT`
             and `RPO` with a `baseline` other than "chosen".
         baseline_tokens: Completion tokens in it.
+        calibration: What `Calibrated` multiplies the chosen gradient by, > 0; None: 1.
         single: Log-probabilities of single tokens, for the losses that read them (`Loss.reads_tokens`).
 
     Raises:
@@ -57,6 +58,7 @@ class PairLogps:
     baseline: Tensor | None = None
     baseline_tokens: Tensor | None = None
     single: TokenLogps | None = None
+    calibration: float | None = None
 
     def __post_init__(self) -> None:
         for name in _LOGPS:

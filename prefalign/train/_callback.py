@@ -78,6 +78,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 save_state(folder, PLAY_STATE, play)
             save_state(folder, REFERENCE_STATE, {"expression": self.trainer.reference.expression, **reference})
             more = {"num_tokens": tokens_seen(self.trainer), "loss": self.trainer.objective.name, "run": self._binding}
+            more["calibration"] = self.trainer.calibration.state_dict()
             save_state(folder, WATCH_STATE, {**watch, **more})
         self.trainer.accelerator.wait_for_everyone()  # every process writes its random state
         if args.should_save:
@@ -119,6 +120,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             try:
                 set_tokens_seen(self.trainer, watched["num_tokens"])
                 self.trainer.watch.load_state_dict(watched)
+                self.trainer.calibration.load_state_dict(watched.get("calibration", {}))
             except (KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"The state `{WATCH_STATE}` in {str(folder)!r} is damaged ({error!r}). Resume from an earlier "

@@ -33,6 +33,7 @@ class Host(Protocol):
         watch: Changes since the start.
         self_play: What generates losing samples; None: nothing does.
         token_batches: Micro-batches by a budget of tokens; None: by pairs.
+        calibration: The running means of a calibrated loss.
     """
 
     model: nn.Module
@@ -53,5 +54,6 @@ class Host(Protocol):
     watch: Any
     self_play: Any
     token_batches: Any
+    calibration: Any
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any: ...

@@ -15,6 +15,7 @@ from trl import DPOTrainer
 from ..losses import Loss, PairLogps
 from ..references import Logps, Reference
 from . import _trl
+from ._calibration import Calibration
 from ._callback import RunCallback
 from ._pairs import pairs_of
 from ._rows import PAIR_INDEX, IndexedCollator, describe_row, signature_columns
@@ -143,6 +144,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
             self.self_play = SelfPlay(self, plan.generator, plan.sampling, plan.data.winners)
         self.baseline = None if plan.baseline is None else Baseline(self, plan.baseline, plan.generator)
         self.beta = self.objective.beta
+        self.calibration = Calibration(self, self.objective.loss)
         self.reference.setup(self)
         self.statistics.install()
         budget = getattr(args, "tokens_per_batch", None)
@@ -205,6 +207,7 @@ class PrefTrainer(DPOTrainer):  # type: ignore[misc]
         pairs = pairs_of(inputs, tokens, self.reference.needs_model, single, weights)
         if self.baseline is not None:
             pairs = self.baseline.add(pairs, model, numbers)
+        pairs = self.calibration.add(pairs)
         values = self.objective.loss.term_values(pairs)
         mean = None if self.pair_weights is None else partial(self.pair_weights.mean, numbers=numbers)
         count = _trl.rows_counted(self, len(pairs.chosen))

@@ -214,6 +214,7 @@ def _ours() -> Iterator[Public]:
         *(pl.f_dpo(0.1, "forward_kl"), pl.f_dpo(0.1, "js"), pl.f_dpo(0.1, "alpha", 0.3)),
         *(pl.ChiPO(0.1, 10.0), pl.SquaredPO(0.1), pl.AlphaPO(2.0, 0.5, 0.25)),
         pl.WPO(pl.DPO(0.1)),
+        pl.Calibrated(pl.DPO(0.1)),
         pl.DPO(0.1) + 0.005 * pl.SFT(reduction="sum"),
     ]
     for loss in losses:

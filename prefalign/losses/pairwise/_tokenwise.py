@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ... import _numbers
 from ..._errors import LossError
+from .._calibrated import calibrated_in
 from .._loss import Loss, check_flag, check_number
 from .._pairs import PairLogps
 from .._registry import register_loss
@@ -68,6 +69,8 @@ class _Resummed(_OfTokens):
             raise LossError(
                 f"`{type(self).__name__.lower()}` cannot wrap {self.loss.title}, which sums tokens by itself."
             )
+        if calibrated_in(self.loss) is not None:
+            raise LossError(f"`{type(self).__name__.lower()}` cannot wrap {self.loss.title}: calibrate outside.")
 
     @property
     def reads_tokens(self) -> frozenset[TokenReading]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._errors import ConfigError, LossError
-from ...losses import Loss, from_trl, parse_loss
+from ...losses import Loss, calibrated_in, from_trl, parse_loss
 from ...references import Initial, MovingAverage, NoReference, Reference, parse_reference
 from ._checks import check_beside_loss, check_effects
 
@@ -116,6 +116,7 @@ def put_together(args: Any, loss: object = None, reference: object = None) -> Ob
         check_beside_loss(args)
         made, beta = own, scale_of_rewards(own)
     _check_trains(made)
+    calibrated_in(made)
     chosen = _one_of("reference", reference, _in_args(args, "reference"), read_reference)
     _check_pair(made, chosen, args)
     if args.sync_ref_model:  # TRL's own loses its reference when a run is resumed, and does not know adapters
