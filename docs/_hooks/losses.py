@@ -58,7 +58,18 @@ EXAMPLES = {
     "SamPO": "sampo(dpo(beta=0.1), seed=0)",
     "WPO": "wpo(dpo(beta=0.1))",
     "TDPO": "tdpo(beta=0.1, alpha=0.5)",
+    "PlackettLuce": "plackett_luce(beta=0.1)",
+    "BestOf": "best_of(beta=0.1)",
+    "LiPO": "lipo(beta=0.1)",
+    "Pairs": "pairs(dpo(beta=0.1), which='adjacent')",
+    "ODPO": "odpo(beta=0.1)",
+    "RaoKupper": "rao_kupper(beta=0.1, tie=0.5)",
+    "Davidson": "davidson(beta=0.1, tie=0.5)",
+    "KTO": "kto(beta=0.1)",
+    "UnpairedBCO": "unpaired_bco(beta=0.1)",
+    "UnpairedAPO": "unpaired_apo(beta=0.1)",
 }
+JUDGED = {"ranking": "ranking", "best": "best one", "scores": "scores", "label": "labels"}
 BASES = {"Loss", "Composite", "WeightedSum"}
 TOKENS, START = 20.0, -30.0  # of every completion in the picture: its length, and the reference's log-probability
 
@@ -109,6 +120,8 @@ def _gallery() -> Iterator[str]:
 
     for name, text in EXAMPLES.items():
         loss = parse_loss(text)
+        if loss.reads in ("label", "scores"):
+            continue  # pairs do not have what it reads
         margins = [float(x) for x in range(-30, 31, 2)]
         yield f"### [{name}](losses/{text.partition('(')[0]}.md)\n\n`{loss.expression}`"
         yield _picture(loss.title, margins, measure(loss, margins))
@@ -120,6 +133,7 @@ def _page(name: str, loss: Any) -> str:
     reads = "the log-probabilities of " + ("policy and reference" if loss.needs_reference else "the policy alone")
     reads += ", and the lengths of the completions" if loss.needs_lengths else ""
     reads += ", and single tokens" if loss.reads_tokens else ""
+    reads += f", of groups of answers, and their {JUDGED[loss.reads]}" if loss.reads != "pair" else ""
     lines = [
         f"# {name}",
         summary,
@@ -170,6 +184,9 @@ def _reading(loss: Any) -> Any:
 
 
 def _gradient(loss: Any) -> Iterator[str]:
+    if loss.reads in ("label", "scores"):
+        yield f"It reads {JUDGED[loss.reads]}, which pairs do not have: no picture over pairs."
+        return
     reading = _reading(loss)
     if not isinstance(reading, str):
         yield "With the symbols above, the derivatives by the policy's log-probabilities are"

@@ -94,6 +94,11 @@ def _derive(loss: Readable, given: dict[str, Any], answers: int = 0) -> Preferen
         if given:
             raise DerivationError("Arguments are for Python functions; an equation or a name takes none.")
         return derive_equation(loss)
+    if isinstance(loss, Loss) and loss.reads != "pair":
+        raise DerivationError(
+            f"`{loss.title}` is a loss of judged groups of any size, and rules are of so many answers. The code of a "
+            "loss over K answers is read with derive(function, answers=K)."
+        )
     if isinstance(loss, Loss) and (said := written_reading(loss, loss.title)) is not None:
         return check(said, type(loss).__call__, {"self": loss, **given}, said.hyperparameters)
     if isinstance(loss, Loss):

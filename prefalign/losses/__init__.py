@@ -2,6 +2,7 @@
 
 from ._calibrated import Calibrated as Calibrated
 from ._calibrated import calibrated_in as calibrated_in
+from ._groups import GroupLogps as GroupLogps
 from ._loss import Composite as Composite
 from ._loss import Loss as Loss
 from ._loss import WeightedSum as WeightedSum
@@ -24,6 +25,16 @@ from ._wrappers import Robust as Robust
 from ._wrappers import Smoothed as Smoothed
 from ._wrappers import waits_for_flip_rate as waits_for_flip_rate
 from ._wrappers import with_flip_rate as with_flip_rate
+from .judged._labels import KTO as KTO
+from .judged._labels import UnpairedAPO as UnpairedAPO
+from .judged._labels import UnpairedBCO as UnpairedBCO
+from .judged._rankings import ODPO as ODPO
+from .judged._rankings import BestOf as BestOf
+from .judged._rankings import LiPO as LiPO
+from .judged._rankings import Pairs as Pairs
+from .judged._rankings import PlackettLuce as PlackettLuce
+from .judged._ties import Davidson as Davidson
+from .judged._ties import RaoKupper as RaoKupper
 from .pairwise._distributional import AOT as AOT
 from .pairwise._distributional import AOTUnpaired as AOTUnpaired
 from .pairwise._divergences import AlphaPO as AlphaPO

@@ -8,7 +8,7 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ from .._errors import LossError, did_you_mean
 from ._pairs import PairLogps
 from ._registry import name_of
 from ._tokens import TokenReading
+
+Reads = Literal["pair", "ranking", "best", "scores", "label"]
+RICHNESS: tuple[Reads, ...] = ("pair", "best", "ranking", "scores", "label")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Loss(ABC):
     def couples_pairs(self) -> bool:
         """Whether a pair's value depends on the other pairs of its batch, as in `dr_dpo`."""
         return False
+
+    @property
+    def reads(self) -> Reads:
+        """The judgement that the loss reads: of a pair, or of any number of answers."""
+        return "pair"
 
     @property
     def reads_tokens(self) -> frozenset[TokenReading]:
@@ -187,6 +195,11 @@ class Composite(Loss):
     def reads_tokens(self) -> frozenset[TokenReading]:
         """What any term reads."""
         return frozenset().union(*(term.reads_tokens for _, term in self.terms))
+
+    @property
+    def reads(self) -> Reads:
+        """The richest judgement that a term reads."""
+        return max((term.reads for _, term in self.terms), key=RICHNESS.index)
 
     @property
     def swap_obstacle(self) -> str | None:

@@ -219,6 +219,12 @@ def _ours() -> Iterator[Public]:
     ]
     for loss in losses:
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss})
+    judged = (
+        *(pl.PlackettLuce(0.1), pl.BestOf(0.1), pl.LiPO(0.1), pl.Pairs(pl.DPO(0.1)), pl.ODPO(0.1)),
+        *(pl.RaoKupper(0.1, 0.5), pl.Davidson(0.1, 0.5), pl.KTO(0.1), pl.UnpairedBCO(0.1), pl.UnpairedAPO(0.1)),
+    )
+    for loss in judged:
+        yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, "judged groups", log_ratio=False)
     for loss in (pl.AOT(0.1), pl.AOTUnpaired(0.1), pl.DrDPO(0.1, 1.0), pl.BetaDPO(0.1, 0.5)):
         yield Public("prefalign", loss.title, type(loss).__call__, {"self": loss}, "batch", log_ratio=False)
     for loss in (pl.LD(pl.DPO(0.1), 0.5), pl.SamPO(pl.DPO(0.1), 0)):

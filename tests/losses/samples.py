@@ -124,4 +124,4 @@ def random_pairs(seed: int, count: int = 6, dtype: torch.dtype = torch.float64) 
 
 def title(value: object) -> str:
     """The name of a test case."""
-    return value.title if isinstance(value, Loss) else str(value)
+    return value.title if isinstance(value, Loss) else getattr(value, "__name__", str(value))

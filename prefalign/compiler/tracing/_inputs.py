@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..._errors import DerivationError
 from ...logic import PreferenceStructure
-from ...losses import Loss, PairLogps, WeightedSum
+from ...losses import GroupLogps, Loss, PairLogps, WeightedSum
 from ..lowering import Tape
 from ._quantities import SPREAD, Quantities, Tokens, tokens
 from ._roles import Role, given_roles, guess, holds_logps, role_of, roles_by_letter, roles_by_masks, words_of
@@ -132,6 +132,11 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
 def _argument(p: inspect.Parameter, hint: Any, quantities: Quantities, given: Mapping[str, Any], alone: bool) -> Any:
     if p.name in given:
         return hyperparameters(given[p.name], quantities, p.name)
+    if hint is GroupLogps or GroupLogps in typing.get_args(hint):
+        raise DerivationError(
+            f"`{p.name}` is a batch of judged groups of any size, and rules are of so many answers. Read code over K "
+            "answers, shape (groups, K), with derive(function, answers=K)."
+        )
     if hint is PairLogps or p.name == "pair_logps":
         loss = given.get("self")
         reads = loss.reads_tokens if isinstance(loss, Loss) else frozenset()

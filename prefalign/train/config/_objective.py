@@ -179,6 +179,12 @@ def _check_pair(loss: Loss, reference: Reference | None, args: Any) -> None:
             raise ConfigError(
                 f"`{name}=True` would have no effect: the loss needs no reference ({loss}). Leave it out."
             )
+    if loss.reads in ("scores", "label"):
+        what = "scores" if loss.reads == "scores" else "labels of single answers"
+        raise LossError(
+            f"`{loss.title}` reads {what}, and this trainer's rows are pairs, which have none. Use a loss of pairs or "
+            "of rankings, such as `dpo(beta=0.1)`, or compute it on `GroupLogps` in a loop of your own."
+        )
     if {"kl", "log_sum_sq_probs"} <= loss.reads_tokens:
         raise ConfigError(
             f"`wpo` and `tdpo` cannot be trained together ({loss}): the head gives one of what they read. Leave one "
