@@ -16,7 +16,7 @@ from ..._files import read_json, write_json
 
 FILES = "prefalign_files.json"  # the checkpoint's files and their sizes, written last
 _LEFT_OUT = {FILES, "prefalign_unfinished", "README.md"}
-_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_scored", "rejected_scored")
 _BATCH = 1000
 
 
@@ -65,7 +65,7 @@ def check_binding(folder: Path, saved: Mapping[str, Any] | None, now: Mapping[st
 
 
 def fingerprint_of(dataset: Any) -> str | None:
-    """A hash of a data set's tokens, row by row; None for a stream, or for rows without tokens."""
+    """A hash of a data set's tokens and of what counts of them, row by row; None for a stream, or without tokens."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "with_format"):
         return None
     columns = [name for name in _COLUMNS if name in dataset.column_names]
@@ -77,7 +77,8 @@ def fingerprint_of(dataset: Any) -> str | None:
         for name in columns:
             rows = batch.column(name).combine_chunks()
             digest.update(rows.value_lengths().to_numpy(zero_copy_only=False).tobytes())
-            digest.update(rows.flatten().to_numpy(zero_copy_only=False).astype("int64").tobytes())
+            numbers = rows.flatten().to_numpy(zero_copy_only=False)
+            digest.update(numbers.astype("float64" if numbers.dtype.kind == "f" else "int64").tobytes())
     return digest.hexdigest()
 
 

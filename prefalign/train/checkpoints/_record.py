@@ -58,6 +58,7 @@ def run_record(
             "gradient_accumulation_steps": args.gradient_accumulation_steps,
             "processes": args.world_size,
             "max_length": args.max_length,
+            "score": getattr(args, "score", "completion"),
             "seed": args.seed,
             "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "no",
             "gradient_checkpointing": args.gradient_checkpointing,

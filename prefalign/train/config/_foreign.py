@@ -11,6 +11,7 @@ _EARLIER = {
     "per_gpu_train_batch_size": "Use `per_device_train_batch_size`.",
     "per_gpu_eval_batch_size": "Use `per_device_eval_batch_size`.",
     "fp16_opt_level": "Leave it out: apex is not used.",
+    "assistant_only_loss": "Write `score: assistant`.",
     "dpo_beta": "Write it into the loss, `loss: dpo(beta=0.1)`.",
     "dpo_loss_type": "Use `loss`, as in `loss: ipo(beta=0.1)`, or TRL's `loss_type`.",
 }
@@ -52,9 +53,11 @@ _AXOLOTL = {
     "model_type": "Leave it out: the model's own configuration says it.",
     "lora_model_dir": "Give the adapter's folder as `model_name_or_path`: it is trained further.",
     "train_on_inputs": "Leave it out: only completions are scored.",
+    "roles_to_train": "Write `score: assistant`: what the assistant wrote counts alone.",
     "strict": "Leave it out.",
 }
 _LLAMA_FACTORY = {
+    "mask_history": "Write `score: last_turn`.",
     "stage": "Leave it out: this command trains on preferences.",
     "finetuning_type": "Use `use_peft: true` for LoRA; leave it out to train all weights.",
     "lora_rank": "Use `lora_r`.",

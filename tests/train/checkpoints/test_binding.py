@@ -16,6 +16,12 @@ from tests.train.runs import ours, weights
 SAVING = {"loss": "dpo(beta=0.1)", "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
 
+def weighed(last: float):
+    """Pairs whose end of text counts otherwise than the other tokens of the chosen text."""
+    data = tiny_pairs(24)
+    return data.add_column("chosen_token_weights", [[1.0] * len(text.encode()) + [last] for text in data["chosen"]])
+
+
 @pytest.fixture(scope="module")
 def run(checkpoint, tmp_path_factory):
     """A finished run of four steps, with checkpoints after two and four."""
@@ -37,6 +43,7 @@ def copy_of(run, tmp_path):
         ({"seed": 7}, None, r"`seed=42` \(got 7\)"),
         ({}, tiny_pairs(24).select(range(1, 24)), "on other data"),
         ({}, tiny_pairs(24).map(lambda row: {"chosen": row["chosen"] + "!"}), "on other data"),
+        ({}, weighed(0.0), "on other data"),
         ({"per_device_train_batch_size": 2}, None, r"with 4 pairs a step \(processes included\) \(got 2\)"),
         ({"lr_scheduler_type": "constant"}, None, "`lr_scheduler_type='linear'`"),
         ({"max_length": 64}, None, "`max_length="),
