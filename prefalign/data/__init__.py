@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._groups import groups_of as groups_of
+from ._groups import pairs_of as pairs_of
 from ._noise import FlipMode as FlipMode
 from ._noise import flip_labels as flip_labels
 from ._scored import SIDES as SIDES
