@@ -37,7 +37,8 @@ class _Head(NamedTuple):
     def log_probs(self, rows: slice) -> Tensor:
         """Log-probabilities of the whole vocabulary, (rows, V), in float32 or more."""
         hidden = self.hidden[rows]
-        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), self.bias)
+        bias = None if self.bias is None else self.bias.to(hidden.dtype)
+        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = logits * self.scale
         if self.softcap is not None:
