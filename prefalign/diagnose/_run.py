@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .._errors import CheckpointError
+from .._files import check_regular
 from ._samples import SAMPLES_FILE, Sample, read_samples
 
 RUN_FILE = "prefalign_run.json"
@@ -106,6 +107,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         has_samples = samples_file.exists()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(path)!a} cannot be read: {str(error).rstrip('.')}.") from None
+    check_regular(path)
     notes: list[str] = []
     step, max_steps, history = _furthest(path, states, notes)
     record = _read_json(record_file) if record_file is not None else {}

@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import pickle
+import signal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -396,3 +398,20 @@ def test_a_path_that_is_no_utf_8_cannot_be_written_to(checkpoint, capsys):
 def test_bytes_that_are_no_utf_8_are_one_error_wherever_they_stand(words, capsys):
     tiny_pairs(4).to_json("pairs.jsonl")
     refuse_command(words, capsys)
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "samples.jsonl", "prefalign_run.json"])
+def test_a_pipe_in_a_runs_folder_is_not_waited_for(name, capsys):
+    log = [{"step": step, "loss": 0.7} for step in (1, 2)]
+    Path("run").mkdir()
+    Path("run/trainer_state.json").write_text(json.dumps({"log_history": log, "global_step": 2, "max_steps": 2}))
+    Path("run", name).unlink(missing_ok=True)
+    os.mkfifo(f"run/{name}")
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waited for 20 s"))
+    signal.alarm(20)
+    try:
+        refuse_command(["report", "run"], capsys)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert not Path("run/report.html").exists()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,19 +21,34 @@ ROOT = Path(__file__).parents[2]
 ENDS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (-signal.SIGTERM, "terminated by SIGTERM")}
 
 
-def start(*words: str, **options: object) -> subprocess.Popen[str]:
+COMMAND = "import os, sys; from prefalign.cli import main; os.close(int(sys.argv.pop(1))); sys.exit(main())"
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """A command, once it has begun; what Python does before is not ours."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    words = (sys.executable, "-c", "import sys; from prefalign.cli import main; sys.exit(main())", *words)
-    return subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
+    begun, tell = os.pipe()
+    process = subprocess.Popen(
+        (sys.executable, "-c", COMMAND, str(tell), *words),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=(tell,),
+        **options,
     )
+    os.close(tell)
+    os.read(begun, 1)  # ends when the other side is closed
+    os.close(begun)
+    time.sleep(0.01)
+    return process
 
 
 @pytest.mark.parametrize("kind", ENDS, ids=lambda kind: kind.name)
 def test_a_stop_while_modules_are_imported_is_one_line(kind):
     tiny_pairs(4).to_json("pairs.jsonl")
     process = start("check", "pairs.jsonl")
-    time.sleep(0.4)
+    time.sleep(0.1)
     process.send_signal(kind)
     said = process.communicate(timeout=60)[1]
     code, word = ENDS[kind]
@@ -49,7 +65,7 @@ def test_a_stop_at_any_moment_of_the_first_seconds_is_no_traceback():
         words = random.choice([["check", "pairs.jsonl"], ["derive", "dpo"], ["train", "nowhere.yaml"]])
         kind = random.choice(list(ENDS))
         process = start(*words)
-        time.sleep(random.uniform(0.1, 2.0))
+        time.sleep(random.uniform(0, 2.0))
         process.send_signal(kind)
         said = process.communicate(timeout=60)[1]
         assert "Traceback" not in said, said

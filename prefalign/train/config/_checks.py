@@ -95,6 +95,8 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
         return
     if len(wrong) > 1:
         each = [f"  `{name}`: {REMOVED.get(name) or FOREIGN.get(name) or _nearest(name, names)}" for name in wrong]
+        if any(name in FOREIGN for name in wrong):
+            each.append("`prefalign convert FILE` translates recipes of other trainers.")
         raise ConfigError("\n".join([f"{what} has {len(wrong)} options that are not known here.", *each]))
     (name,) = wrong
     if name in REMOVED:
