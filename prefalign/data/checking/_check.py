@@ -184,7 +184,7 @@ class _Run:
             pair = read_pair(self._rows + index, prompts[index] if prompts else None, texts, self._layout, self._tally)
             if pair is None or (self._images and not has_images(batch, index, pair, self._tally)):
                 continue
-            told = read_options(batch, index, pair.row, self._tally) if self._conversational else {}
+            told = read_options(batch, index, pair.row, self._tally)
             if told is not None:
                 pairs.append(pair)
                 options.append(told)

@@ -10,6 +10,13 @@ from ._text import Options, Pair
 
 IMAGE_COLUMNS = ("image", "images")
 _NO_OPTIONS: Options = {"tools": None}
+# Arguments of `apply_chat_template` itself, some of which TRL gives.
+_RESERVED = frozenset(
+    (
+        *("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict"),
+        *("return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length", "tokenizer_kwargs"),
+    )
+)
 # What data sets call the conversation so far.
 _PROMPTS = ("messages", "conversation", "conversations", "history", "context", "question", "instruction", "query")
 _ROLES = ("system", "user", "assistant", "tool")  # of TRL's `prepare_multimodal_messages`
@@ -17,6 +24,8 @@ _ROLES = ("system", "user", "assistant", "tool")  # of TRL's `prepare_multimodal
 
 def read_options(batch: Mapping[str, list[object]], index: int, row: int, tally: Tally) -> Options | None:
     """The chat template's arguments that TRL takes from a row: its tools and its `chat_template_kwargs`.
+
+    TRL reads both in rows of plain text, too, where nothing comes of them.
 
     Args:
         batch: Columns of rows.
@@ -40,6 +49,10 @@ def read_options(batch: Mapping[str, list[object]], index: int, row: int, tally:
     if not isinstance(more, dict):
         came = "missing" if more is None else f"a {type(more).__name__}"
         tally.add("bad_template_options", row, f"`chat_template_kwargs` is {came}")
+        return None
+    taken = sorted(_RESERVED & more.keys())
+    if taken:
+        tally.add("bad_template_options", row, f"`chat_template_kwargs` holds `{taken[0]}`, no variable of a template")
         return None
     return {"tools": tools, **more}
 

@@ -60,6 +60,12 @@ _RULES: tuple[_Rule, ...] = (
         "It needs `precompute_ref_log_probs=True`.",
     ),
     ("padding_free", False, lambda a: False, "TRL has disabled it: leave it out."),
+    (
+        "length_column_name",
+        "length",
+        lambda a: a.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
+        'It needs `train_sampling_strategy="group_by_length"`.',
+    ),
 )
 # The options of TRL's loss types, with their defaults in `DPOConfig`.
 _LOSS_OPTIONS: dict[str, object] = {

@@ -325,20 +325,24 @@ def test_a_copy_of_the_chosen_conversation_is_no_prompt():
 
 
 @pytest.mark.parametrize("conversational", [True, False])
-def test_tools_that_are_no_json_are_a_finding_where_a_template_reads_them(conversational):
+def test_tools_that_are_no_json_are_a_finding(conversational):
     texts = {"prompt": turns("Hi"), "chosen": turns("", "Hello")[1:], "rejected": turns("", "Go")[1:]}
     if not conversational:
         texts = {"prompt": "Hi", "chosen": " Hello", "rejected": " Go"}
     rows = [{**texts, "tools": tools} for tools in ("[]", "not json", None, "[" * 100_000)]
-    expected = {"bad_template_options": [1, 3]} if conversational else {}
     for tokenizer in (None, tiny_tokenizer()):
         report = check_pairs(Dataset.from_list(rows), tokenizer)
-        assert {kind: places for kind, places in found(report).items() if kind != "duplicate"} == expected
+        assert found(report) == {"bad_template_options": [1, 3], "duplicate": [2]}
+    with pytest.raises(json.JSONDecodeError):
+        prepared_by_trl(Dataset.from_list(rows[:2]), tiny_tokenizer())
 
 
-def test_a_row_without_the_templates_arguments_that_others_have_is_a_finding():
+@pytest.mark.parametrize("conversational", [True, False])
+def test_a_row_without_the_templates_arguments_that_others_have_is_a_finding(conversational):
     """TRL ends in a TypeError on it: it unpacks None."""
     texts = {"prompt": turns("Hi"), "chosen": turns("", "Hello")[1:], "rejected": turns("", "Go")[1:]}
+    if not conversational:
+        texts = {"prompt": "Hi", "chosen": " Hello", "rejected": " Go"}
     rows = [{**texts, "chat_template_kwargs": {"terse": True}}, {**texts, "chat_template_kwargs": None}]
     data = Dataset.from_list(rows)
     for tokenizer in (None, tiny_tokenizer()):
@@ -346,6 +350,28 @@ def test_a_row_without_the_templates_arguments_that_others_have_is_a_finding():
     with pytest.raises(TypeError):
         prepared_by_trl(data, tiny_tokenizer())
     assert len(prepared_by_trl(drop_bad(data, check_pairs(data)), tiny_tokenizer())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokenize", False),
+        ("add_generation_prompt", False),
+        ("return_dict", True),
+        ("conversation", [1]),
+        ("messages", []),
+    ],
+)
+def test_a_rows_template_arguments_are_variables_of_the_template(name, value):
+    texts = {"prompt": turns("Hi"), "chosen": turns("", "Hello")[1:], "rejected": turns("", "Go")[1:]}
+    data = Dataset.from_list([{**texts, "chat_template_kwargs": {name: value}}])
+    with pytest.raises(TypeError):
+        prepared_by_trl(data, tiny_tokenizer())
+    report = check_pairs(data, tiny_tokenizer())
+    assert report.count("bad_template_options") == 1
+    assert f"holds `{name}`" in str(report)
+    fine = Dataset.from_list([{**texts, "chat_template_kwargs": {"terse": True}}])
+    assert check_pairs(fine, tiny_tokenizer()).clean
 
 
 IMAGE = {"type": "image"}

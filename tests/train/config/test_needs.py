@@ -43,6 +43,7 @@ EVALUATED = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"
         ),
         ({}, {"train_dataset": DatasetDict({"train": tiny_pairs(4), "test": tiny_pairs(4)})}, r"data\['train'\]"),
         ({"train_sampling_strategy": "group_by_length"}, {}, "needs a column `length`"),
+        ({"length_column_name": "n"}, {}, "`length_column_name='n'` would have no effect"),
         ({"train_sampling_strategy": "batch_rebalance", "length_column_name": "n"}, {}, "needs a column `n`"),
         (
             {"train_sampling_strategy": "group_by_length"},
