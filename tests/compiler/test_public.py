@@ -108,6 +108,7 @@ SAME = {
     ("prefalign", "BCO(beta=0.1, shift=0.5)"): ("bco", {"delta": "shift"}),
     ("prefalign", "NCA(beta=0.1)"): ("nca", {}),
     ("prefalign", "SPPO(beta=0.1)"): ("sppo", {}),
+    ("prefalign", "RDPO(beta=0.1, alpha=0.02)"): ("r-dpo", {}),
     ("prefalign", "FocalPO(beta=0.1, gamma=0.5)"): ("focalpo", {}),
     ("prefalign", "CalDPO(beta=0.5)"): ("cal-dpo", {}),
     ("prefalign", "SimPER()"): ("simper", {}),
@@ -152,6 +153,7 @@ def test_code_and_catalogue_agree_rule_by_rule(key):
     reading, entry = read(BY_KEY[key]), catalogue[name]
     values = dict(reading.hyperparameters)
     values |= {ours: values[theirs] for ours, theirs in names.items()}
+    values |= {"n_w": 30.0, "n_l": 20.0, "length_w": 30.0, "length_l": 20.0}  # two spellings of the lengths
     left = list(entry.rules.rules)
     for rule in reading.rules:
         match = next(r for r in left if same_ratio(r.structure, rule.structure))

@@ -104,8 +104,10 @@ def _pairwise() -> Iterable[Named]:
     note = "where its penalty acts (w < rw), with penalty weight 1; elsewhere it is DPO. w2, rw2 are copies of w, rw"
     terms = (Term("w*w2*rl/(rw*rw2*l)"),)
     yield Named("DPOP", "Pal et al. 2024, arXiv:2402.13228", terms, "authors", ("dpo-positive", "smaug"), note=note)
-    terms = (Term(_DPO, logistic.with_margin(-alpha * longer / BETA)),)
-    yield Named("R-DPO", "Park et al. 2024, arXiv:2403.19159", terms, "authors", ("length-regularised-dpo",))
+    terms = (Term(_DPO, logistic.with_margin(alpha * longer / BETA)),)
+    note = "alpha is the price of a token in the reward: a longer chosen answer has less to gain"
+    paper = "Park et al. 2024, arXiv:2403.19159"
+    yield Named("R-DPO", paper, terms, "authors", ("length-regularised-dpo",), note=note)
     gamma = sympy.Symbol("gamma")
     focal = Link(logistic.expression * (1 + sympy.exp(-BETA * RHO)) ** -gamma, "turning", "focal")
     yield Named("FocalPO", "Liu et al. 2025, arXiv:2501.06645", (Term(_DPO, focal),), "derived")

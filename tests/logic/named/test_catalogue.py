@@ -131,7 +131,8 @@ BY_HAND = {
     "slic": lambda w, l, rw, rl: max(0.0, B - (w - l)),
     "rrhf": lambda w, l, rw, rl: max(0.0, l - w),
     "dpop": lambda w, l, rw, rl: softplus(-B * ((w - rw) - (l - rl) - (rw - w))),
-    "r-dpo": lambda w, l, rw, rl: softplus(-(B * (w - rw - l + rl) - 0.01 * (30 - 20))),
+    # The reward r - alpha*|y| has the optimum beta*log(pi/ref) = r - alpha*|y|, so that r is that plus alpha*|y|.
+    "r-dpo": lambda w, l, rw, rl: softplus(-(B * (w - rw - l + rl) + 0.01 * (30 - 20))),
     "odpo": lambda w, l, rw, rl: softplus(-(B * (w - rw - l + rl) - D)),
     "cdpo": lambda w, l, rw, rl: (1 - EPS) * softplus(-B * (w - rw - l + rl)) + EPS * softplus(B * (w - rw - l + rl)),
     "rdpo": lambda w, l, rw, rl: (
