@@ -7,14 +7,14 @@ import torch
 
 from prefalign.diagnose._remedy import allow_for_flips, hold_chosen, knows_flips
 from prefalign.logic import catalogue
-from prefalign.losses import AOT, SFT, AOTUnpaired, DrDPO, SePPO, parse_loss
+from prefalign.losses import AOT, SFT, AOTUnpaired, BetaDPO, DrDPO, SePPO, parse_loss
 
 from ..losses.samples import EVERY_LOSS, random_pairs, title
 
 UNREADABLE = "The run's loss cannot be read here"
 STRUCTURES = {rule.structure for name in catalogue for rule in catalogue[name].rules.rules}
 FORMULAS = sorted(f"logic('{s.P.ascii}', given='{s.P_C.ascii}', also='{s.P_A.ascii}', beta=0.5)" for s in STRUCTURES)
-NO_PAIRWISE_PART = (AOT, AOTUnpaired, DrDPO, SePPO, SFT)  # nothing for `robust` to wrap
+NO_PAIRWISE_PART = (AOT, AOTUnpaired, BetaDPO, DrDPO, SePPO, SFT)  # nothing for `robust` to wrap
 
 
 def loss_of(change):
@@ -75,7 +75,7 @@ def test_a_supervised_term_that_is_there_gets_more_weight_and_else_one_is_added(
         ("orpo(0.2)", "sft(reduction='token_mean') + 0.2*robust(odds_ratio(), flip_rate=0.3)"),
         ("aot(0.4)", "robust(dpo(beta=0.4), flip_rate=0.3)"),
         ("seppo(0.4)", "robust(dpo(beta=0.4), flip_rate=0.3)"),
-        ("kto(0.5)", "robust(dpo(beta=0.5), flip_rate=0.3)"),
+        ("dro(0.5)", "robust(dpo(beta=0.5), flip_rate=0.3)"),
     ],
 )
 def test_robust_goes_around_the_pairwise_part_and_beta_stays(expression, proposed):
@@ -89,7 +89,7 @@ def test_robust_goes_around_the_pairwise_part_and_beta_stays(expression, propose
         ("seppo(0.4)", "cannot wrap SePPO(beta=0.4)"),
         ("sft('sum')", "no pairwise part"),
         ("rpo(0.5, 'linear(0.2, 0)', 'sum')", "replaced by its highest value"),
-        ("kto(0.5)", UNREADABLE),
+        ("dro(0.5)", UNREADABLE),
     ],
 )
 def test_where_robust_cannot_wrap_the_loss_the_words_say_so(expression, said):
@@ -99,12 +99,12 @@ def test_where_robust_cannot_wrap_the_loss_the_words_say_so(expression, said):
 @pytest.mark.parametrize(
     ("expression", "beta", "expected"),
     [
-        ("kto(0.5)", None, 0.5),
-        ("kto(mean=True, beta=2)", None, 2.0),
+        ("dro(0.5)", None, 0.5),
+        ("dro(mean=True, beta=2)", None, 2.0),
         ("my.own(loss)", None, 0.1),
         ("my.own(loss)", 0.7, 0.7),
-        ("kto(1.2.3)", None, 0.1),
-        ("kto(0)", None, 0.1),
+        ("dro(1.2.3)", None, 0.1),
+        ("dro(0)", None, 0.1),
         ("", None, 0.1),
     ],
 )
@@ -132,7 +132,7 @@ def test_formulas_of_the_catalogue_are_kept(formula):
         ("rdpo(0.1, 0.2)", True),
         ("dr_dpo(0.1)", True),
         ("0.5*smoothed(dpo(0.1), 0.2) + sft('sum')", True),
-        ("robust(kto(0.1))", True),
+        ("robust(dro(0.1))", True),
         ("dpo(0.1) + sft('sum')", False),
         ("my.own(loss)", False),
     ],
