@@ -360,7 +360,35 @@ PATTERNS = [
     {"target_modules": "q_proj("},
     {"target_modules": ["q_proj"], "r": 10**9},
     {"target_modules": ["q_proj"], "r": -1},
+    {"target_modules": ["q_proj"], "r": "x"},
+    {"target_modules": ["q_proj"], "lora_alpha": float("inf")},
+    {"target_modules": ["q_proj"], "modules_to_save": 5},
 ]
+UNFIT = [
+    {"target_modules": 5},
+    {"target_modules": ["no_such_module"]},
+    {"rank_pattern": 5},
+    {"bias": "magic"},
+    {"layers_to_transform": "x"},
+    {"lora_dropout": "x"},
+    {"layer_replication": [[0, 10**9]]},
+    {"trainable_token_indices": [10**9]},
+]
+
+
+@pytest.mark.parametrize("options", UNFIT, ids=str)
+def test_an_adapter_that_peft_can_make_nothing_of_is_one_error(options, checkpoint, monkeypatch):
+    config = LoraConfig(r=2, target_modules=["q_proj"])
+    get_peft_model(tiny_model(), config).save_pretrained("adapter")
+    edit("adapter_config.json", base_model_name_or_path=checkpoint, **options)(Path("adapter"))
+
+    def never(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", never)
+    args = PrefConfig("run", loss="simpo(beta=2.0, gamma=1.0)", **COMMON)
+    said = refuse(lambda: PrefTrainer("adapter", args=args, train_dataset=tiny_pairs(4)))
+    assert "adapter" in said
 
 
 @pytest.mark.parametrize("trained", [False, True])

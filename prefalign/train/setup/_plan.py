@@ -49,7 +49,7 @@ from ._policy import (
     read_adapter,
 )
 from ._second import check_adapter_start, second_model
-from ._skeleton import check_adapter, module_names
+from ._skeleton import build_skeleton, check_adapter
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def plan_run(
     base = base_of_adapter(model)
     named = model if base is None else base  # what tells of the policy until its adapter is loaded
     policy = describe_policy(named, processing_class, args)
-    modules = module_names(named, policy.config)
-    check_adapter(read_adapter(model) if base is not None else peft_config, modules)
+    skeleton = build_skeleton(named, policy.config)
+    check_adapter(read_adapter(model) if base is not None else peft_config, skeleton)
     check_vocabulary(policy.processing_class, embedding_rows(named, policy.config))
     objective.reference.check(policy)
     check_adapter_start(objective.reference, peft_config)

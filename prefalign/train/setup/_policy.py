@@ -95,7 +95,7 @@ def base_of_adapter(model: Any) -> str | None:
         return None
     check_files(model)
     base: str | None = read_adapter(model).base_model_name_or_path
-    if not base:
+    if not base or not isinstance(base, str):
         raise ConfigError(
             f"`model` holds an adapter alone, and its configuration names no base model ({model!r}). Pass "
             f"`PeftModel.from_pretrained(base, {model!r}, is_trainable=True)`."
