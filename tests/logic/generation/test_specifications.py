@@ -8,17 +8,7 @@ import numpy as np
 import pytest
 
 from prefalign._errors import SpecError
-from prefalign.logic import (
-    PreferenceStructure,
-    Spec,
-    count,
-    entails,
-    generate,
-    parse_formula,
-    parse_spec,
-    rank,
-    sample,
-)
+from prefalign.logic import PreferenceStructure, Spec, count, entails, generate, parse_formula, parse_spec, sample
 from tests.logic import brute
 
 W = ("w", "l")
@@ -227,12 +217,6 @@ def test_distinct_ratios_keep_one_structure_for_each_ratio_and_the_simplest():
 def test_without_a_bottom_there_are_two_ratios():
     """Of one proposition counts are 0, w, 1-w and 1: quotients w/(1-w), (1-w)/w, w, 1-w, 1/w, 1/(1-w), 0, 1, ∞, 0/0."""
     assert count("atoms w; distinct ratio") == len(list(generate("atoms w; distinct ratio"))) == 10
-
-
-def test_a_distance_counts_the_rows_that_differ_on_top_and_on_the_bottom():
-    given = [PreferenceStructure.from_rows(rows) for rows in ("ovxo", "bvoo", CPO)]
-    found = {candidate.structure.rows: candidate.distance for candidate in rank(given, by=("distance",), near="cpo")}
-    assert found == {"bvxo": 0, "bvoo": 1, "ovxo": 2}
 
 
 def test_generation_goes_from_few_literals_to_many_and_is_reproducible():
