@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.prefalign-installed
 
-.PHONY: demo test lint types fast slow wheel docs clean
+.PHONY: demo test lint types fast slow wheel mutants docs clean
 
 demo: $(STAMP)
 	$(BIN)/prefalign demo
@@ -43,6 +43,10 @@ slow: $(STAMP)
 # PYTHONS="python3.12 python3.13" also in clean environments of these, as far as they are there.
 wheel: $(STAMP)
 	BIN=$(abspath $(BIN)) PYTHONS="$(PYTHONS)" sh tests/check_wheel.sh
+
+# Which of many small changes to the package the fast tests notice; it takes longer than they do.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
