@@ -186,3 +186,39 @@ class RuleSet:
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_latex_(self) -> str:
+        terms = r" \\ &+ ".join(map(_latex, self.rules))
+        return rf"$$\begin{{aligned}} & {terms} \end{{aligned}}$$"
+
+    def _repr_html_(self) -> str:
+        from html import escape  # its table of entities would cost milliseconds at import
+
+        rows = []
+        for rule in self.rules:
+            weight = "" if rule.weight == 1 else f"({show(rule.weight)}) · "
+            cells = [
+                f"{weight}{show(rule.link.expression)}",
+                f"{rule.link.name}, {rule.link.direction}",
+                " and ".join(_ratio(structure) for structure in rule.structures),
+                "; ".join(str(structure.P) for structure in rule.structures),
+                "" if rule.guard is None else str(rule.guard),
+            ]
+            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        names = ("loss f(ρ)", "f is", "ρ = log of", "prefers P", "where")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        title = f"<caption>{escape(self.name)}</caption>" if self.name else ""
+        return f"<table>{title}<tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _latex(rule: AnyRule) -> str:
+    factor = "" if rule.weight == 1 else sympy.latex(sympy.sympify(rule.weight, strict=True)) + r" \cdot "
+    ratios = [
+        rf"\log {sympy.latex(structure.ratio)}" if structure.bottom_mask else r"\infty" for structure in rule.structures
+    ]
+    rho = ratios[0]
+    if isinstance(rule, TwoRatioRule):
+        inner = sympy.latex(rule.inner.expression)
+        rho = rf"g({ratios[0]}) - g({ratios[1]}), \quad g(\rho) = {inner}"
+    where = "" if rule.guard is None else rf", \quad \text{{where }} {sympy.latex(rule.guard)}"
+    return rf"{factor}\left[{sympy.latex(rule.link.expression)}\right], \quad \rho = {rho}{where}"
