@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from prefalign.data.checking import _tokens
 from prefalign.references import Policy, parse_reference
 from prefalign.train import PrefConfig, PrefTrainer
+from tests.faults import hostile
 from tests.faults.hostile import CANARY, refuse, refuse_command, snapshot
 from tests.faults.test_hostile_data import PICKLE, Payload
 from tests.tiny import tiny_model, tiny_pairs, tiny_tokenizer
@@ -337,6 +338,7 @@ ENDLESS = {
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_template_without_end_is_one_error(name, command, bad, capsys, monkeypatch):
     monkeypatch.setattr(_tokens, "_TEMPLATE_SECONDS", 1)
+    monkeypatch.setattr(hostile, "LIMIT", hostile.LIMIT + 2)  # for that second, and what the template has grown to
     folder = bad(template(ENDLESS[name]))
     rows = [
         {k: [{"role": "user" if k == "prompt" else "assistant", "content": v}] for k, v in row.items()}
