@@ -158,6 +158,8 @@ def _rest(rows: list[tuple[int, Row]]) -> dict[str, Any]:
 def _scores(rows: list[tuple[int, Row]]) -> dict[str, float]:
     found: dict[str, tuple[float, int]] = {}
     for number, row in rows:
+        if not row["chosen_score"] > row["rejected_score"]:
+            raise DataError(f"row {number} does not score its chosen answer above the rejected one.")
         for side in ("chosen", "rejected"):
             score, key = row[f"{side}_score"], _key(row[side])
             known, before = found.setdefault(key, (score, number))

@@ -85,6 +85,10 @@ class GroupLogps:
                 object.__setattr__(self, name, value.float())
         if not self.present.any(-1).all():
             raise LossError("`mask` must leave every group at least one answer.")
+        for name in ("ranks", "scores"):
+            value = getattr(self, name)
+            if value is not None and not torch.isfinite(value[self.present].double()).all():
+                raise LossError(f"`{name}` must hold finite numbers, of every answer that is there.")
 
     def __len__(self) -> int:
         return len(self.logps)

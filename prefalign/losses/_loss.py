@@ -69,8 +69,9 @@ class Loss(ABC):
 
     @property
     def reads(self) -> Reads:
-        """The judgement that the loss reads: of a pair, or of any number of answers."""
-        return "pair"
+        """The judgement that the loss reads: of a pair, or of any number of answers; of a wrapper, as what it wraps."""
+        inside = getattr(self, "loss", None)
+        return inside.reads if isinstance(inside, Loss) else "pair"
 
     @property
     def reads_tokens(self) -> frozenset[TokenReading]:

@@ -97,6 +97,12 @@ def test_conversations_are_answers_too():
             "rows 1 and 2 give one answer the scores 1 and 2",
         ),
         (
+            lambda: groups_of(
+                [{"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 2}]
+            ),
+            "row 1 does not score its chosen answer above",
+        ),
+        (
             lambda: groups_of([{"prompt": "p", "chosen": "a", "rejected": b, "source": b} for b in "bc"]),
             "different `source`",
         ),

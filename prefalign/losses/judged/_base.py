@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..._errors import LossError
 from .._groups import GroupLogps, group_of
 from .._loss import Loss
 from .._loss import Reads as Reads
@@ -26,7 +27,10 @@ class JudgedLoss(Loss):
         Raises:
             LossError: The groups lack the judgement that the loss reads, a reference, or token counts.
         """
-        return self.of_groups(group_of(group_logps) if isinstance(group_logps, PairLogps) else group_logps)
+        groups = group_of(group_logps) if isinstance(group_logps, PairLogps) else group_logps
+        if self.needs_reference and groups.ref_logps is None:
+            raise LossError(f"`{self.title}` needs the reference's log-probabilities: give `ref_logps`.")
+        return self.of_groups(groups)
 
     @abstractmethod
     def of_groups(self, groups: GroupLogps) -> Tensor:

@@ -35,7 +35,7 @@ class PlackettLuce(JudgedLoss):
         LossError: An argument is out of range.
 
     Example:
-        >>> group = GroupLogps(torch.tensor([[-1.0, -2.0, -3.0]]), ranks=torch.tensor([[1, 2, 3]]))
+        >>> group = GroupLogps(torch.tensor([[-1.0, -2.0, -3.0]]), torch.zeros(1, 3), ranks=torch.tensor([[1, 2, 3]]))
         >>> PlackettLuce(beta=1.0)(group)  # log(1 + e^-1 + e^-2) + log(1 + e^-1)
         tensor([0.7209])
 
@@ -108,7 +108,7 @@ class BestOf(JudgedLoss):
         LossError: `beta` is out of range.
 
     Example:
-        >>> group = GroupLogps(torch.tensor([[-1.0, -1.0, -1.0]]), ranks=torch.tensor([[1, 2, 2]]))
+        >>> group = GroupLogps(torch.tensor([[-1.0, -1.0, -1.0]]), torch.zeros(1, 3), ranks=torch.tensor([[1, 2, 2]]))
         >>> BestOf(beta=0.1)(group)  # log 3
         tensor([1.0986])
 
@@ -253,12 +253,14 @@ class Pairs(JudgedLoss):
 
     def of_groups(self, groups: GroupLogps) -> Tensor:
         """The loss of every group, shape (groups,); 0 for one without a pair."""
-        better, worse, group = groups.ordered(self.which)
-        pairs, _ = groups.pairs(self.which)
-        values = self.loss(pairs)
         if self.weight == "gap":
             if groups.scores is None:
                 raise LossError("`weight='gap'` reads scores: give `scores`.")
+            groups = replace_ranks(groups)  # the order is that of the gaps
+        better, worse, group = groups.ordered(self.which)
+        pairs, _ = groups.pairs(self.which)
+        values = self.loss(pairs)
+        if self.weight == "gap" and groups.scores is not None:
             values = values * (groups.scores[group, better] - groups.scores[group, worse]).to(values.dtype)
         total = torch.zeros(len(groups), dtype=values.dtype, device=values.device).index_add(0, group, values)
         return total / group.bincount(minlength=len(groups)).clamp(min=1)

@@ -169,7 +169,9 @@ def test_of_tied_answers_the_orders_are_averaged():
     for rewards, slack in (([-1.0, -1.0, -2.0], 1e-12), ([-1.0, -1.3, -2.0], 2e-2)):
         r = np.array(rewards)
         exact = np.mean([plackett_luce(r, np.array(ranks)) for ranks in ([1, 2, 3], [2, 1, 3])])
-        tied = GroupLogps(torch.tensor([rewards], dtype=torch.float64), ranks=torch.tensor([[1, 1, 2]]))
+        tied = GroupLogps(
+            torch.tensor([rewards], dtype=torch.float64), torch.zeros(1, 3), ranks=torch.tensor([[1, 1, 2]])
+        )
         assert PlackettLuce(BETA)(tied).item() == pytest.approx(exact, abs=slack)
 
 
@@ -179,9 +181,9 @@ def test_two_wins_and_a_tie_make_one(kind, d):
     loss = kind(beta=1.0, tie=0.6)
     logps = torch.tensor([[d, 0.0]], dtype=torch.float64)
     said = [[1, 2], [2, 1], [1, 1]]
-    parts = [loss(GroupLogps(logps, ranks=torch.tensor([ranks]))).item() for ranks in said]
+    parts = [loss(GroupLogps(logps, 0 * logps, ranks=torch.tensor([ranks]))).item() for ranks in said]
     assert sum(math.exp(-part) for part in parts) == pytest.approx(1.0, abs=1e-12)
-    clear = kind(beta=1.0, tie=1e-9)(GroupLogps(logps, ranks=torch.tensor([[1, 2]]))).item()
+    clear = kind(beta=1.0, tie=1e-9)(GroupLogps(logps, 0 * logps, ranks=torch.tensor([[1, 2]]))).item()
     assert clear == pytest.approx(math.log(1 + math.exp(-d)), abs=1e-6)
 
 
@@ -253,7 +255,9 @@ def test_which_pairs_a_ranking_gives(which, wanted):
         (lambda: GroupLogps(torch.zeros(2, 3), labels=torch.zeros(2, 3)), "truth values"),
         (lambda: GroupLogps(torch.zeros(1, 2), mask=torch.zeros(1, 2, dtype=torch.bool)), "at least one answer"),
         (lambda: GroupLogps(torch.zeros(1, 2), mismatched=torch.zeros(1)), "given together"),
-        (lambda: PlackettLuce(0.1)(GroupLogps(torch.zeros(1, 2))), "not judged"),
+        (lambda: PlackettLuce(0.1)(GroupLogps(torch.zeros(1, 2), torch.zeros(1, 2))), "not judged"),
+        (lambda: PlackettLuce(0.1)(GroupLogps(torch.zeros(1, 2))), "give `ref_logps`"),
+        (lambda: GroupLogps(torch.zeros(1, 2), scores=torch.tensor([[1.0, math.nan]])), "finite numbers"),
         (lambda: LiPO(0.1)(ranked()), "reads scores"),
         (lambda: UnpairedAPO(0.1)(ranked()), "reads labels"),
         (lambda: PlackettLuce(0.0), "`beta` must be"),
@@ -268,10 +272,21 @@ def test_bad_input_gets_its_one_error(make, reason):
         make()
 
 
-@pytest.mark.parametrize("text", ["kto(beta=0.1)", "lipo(beta=0.1)", "dpo(beta=0.1) + odpo(beta=0.1)"])
+@pytest.mark.parametrize(
+    "text",
+    ["kto(beta=0.1)", "lipo(beta=0.1)", "dpo(beta=0.1) + odpo(beta=0.1)", "robust(kto(beta=0.1), flip_rate=0.1)"],
+)
 def test_the_trainer_of_pairs_refuses_what_pairs_do_not_have(text, tmp_path):
     from prefalign.train import PrefConfig
     from prefalign.train.config import put_together
 
     with pytest.raises(PrefalignError, match="rows are pairs, which have none"):
         put_together(PrefConfig(output_dir=str(tmp_path), report_to="none"), parse_loss(text))
+
+
+def test_a_weight_by_the_gap_follows_the_scores_order():
+    made = groups(scores=torch.tensor(SCORES, dtype=torch.float64))
+    turned = groups(scores=torch.tensor(SCORES, dtype=torch.float64), ranks=torch.tensor(RANKS))
+    loss = Pairs(DPO(BETA), weight="gap")
+    torch.testing.assert_close(loss(turned), loss(made))
+    assert (loss(made) >= 0).all()
